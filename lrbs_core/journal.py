@@ -1,0 +1,165 @@
+"""The journal: what a run reports, on local disk before anything else hears of it.
+
+A run's folder is named by its key and holds `spec.json`, `journal.jsonl` and, while it is unfinished,
+`checkpoint.pt`. A line of the journal is a row or a change of status. Lines are appended and synced to disk, never
+changed. A kill can leave a torn last line, which readers pass over and the next writer ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from lrbs_core.specs import RunSpec
+
+__all__ = ["METRICS", "Journal", "Reader", "Row", "RunFolder", "Status", "write_whole"]
+
+Status = Literal["running", "finished", "diverged", "stopped", "failed"]
+Row = dict[str, float]
+
+# What a row holds beside `row` (its number, from 1) and `time_ms` (when it was made, Unix time); units in README.md.
+METRICS = (
+    "epoch", "updates", "examples", "train_seconds", "lr", "batch_size", "momentum", "noise_scale", "train_loss",
+    "train_accuracy", "test_loss", "test_accuracy", "examples_per_second",
+)  # fmt: skip
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """The file with this content, or as it was: never half of it, whatever happens."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    with scratch.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+
+
+class RunFolder:
+    """The folder of one run under `root`/`sweep`, and the spec in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.journal_path = path / "journal.jsonl"
+        self.checkpoint_path = path / "checkpoint.pt"
+        try:
+            text = (path / "spec.json").read_text()
+        except OSError as error:
+            raise ValueError(f"a run's folder must hold spec.json, but got {path}: {error.strerror}") from None
+        try:
+            self.spec = RunSpec.from_dict(json.loads(text))
+        except ValueError as error:
+            raise ValueError(f"{path / 'spec.json'}: {error}") from None
+
+    @classmethod
+    def create(cls, root: Path, sweep: str, spec: RunSpec) -> RunFolder:
+        """The run's folder, made now unless it is there; the label in it is the newest given."""
+        path = root / sweep / spec.key
+        path.mkdir(parents=True, exist_ok=True)
+        content = json.dumps(spec.to_dict(), indent=1).encode()
+        if not (path / "spec.json").exists() or (path / "spec.json").read_bytes() != content:
+            write_whole(path / "spec.json", content)
+        return cls(path)
+
+    @classmethod
+    def find(cls, directory: Path) -> Iterator[RunFolder]:
+        """Every run below a directory, by name."""
+        for path in sorted(directory.rglob("spec.json")):
+            yield cls(path.parent)
+
+    @property
+    def sweep(self) -> str:
+        """The name of the sweep that the run belongs to."""
+        return self.path.parent.name
+
+
+class Reader:
+    """Follows a journal that another process may be writing: `poll` takes in what came since the last call."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[Row] = []
+        self.status: Status | None = None
+        self.status_time_ms = 0
+        self.started_ms = 0
+        self.note = ""
+        self._offset = 0
+
+    def poll(self) -> Reader:
+        """This reader, up to date with the journal's complete lines."""
+        if not self.path.exists():
+            return self
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            content = file.read()
+        complete = content[: content.rfind(b"\n") + 1]
+        self._offset += len(complete)
+        for line in complete.splitlines():
+            self._take(line)
+        return self
+
+    def _take(self, line: bytes) -> None:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            return  # torn by a kill: what it said is said again by the resumed run
+        if not isinstance(entry, dict):
+            return
+        row, status = entry.get("row"), entry.get("status")
+        # A resumed run makes rows again that came after its last checkpoint: the first version stands.
+        if isinstance(row, dict) and row.get("row") == len(self.rows) + 1:
+            self.rows.append(row)
+        elif status in get_args(Status) and isinstance(entry.get("time_ms"), int):
+            self.status, self.status_time_ms, self.note = status, entry["time_ms"], str(entry.get("note", ""))
+            self.started_ms = self.started_ms or self.status_time_ms
+
+
+class Journal:
+    """The one writer of a run's journal, which also reads what is in it already. Use as a context manager.
+
+    Raises BlockingIOError when another process is writing it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise BlockingIOError(f"{path.parent} is being run by another process") from None
+        reader = Reader(path).poll()
+        self.rows, self.status = reader.rows, reader.status
+        self._file.seek(0, os.SEEK_END)
+        if self._file.tell() > 0:
+            self._file.seek(-1, os.SEEK_END)
+            if self._file.read(1) != b"\n":
+                self._file.write(b"\n")
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, row: Row) -> None:
+        """Adds the row unless the journal holds one of its number; on disk when this returns."""
+        if row["row"] <= len(self.rows):
+            return
+        if row["row"] != len(self.rows) + 1:
+            raise ValueError(f"rows must follow one another, but got row {row['row']} after {len(self.rows)}")
+        self._write({"row": row})
+        self.rows.append(row)
+
+    def set_status(self, status: Status, note: str = "") -> None:
+        """Adds a change of status with the time; `note` says why."""
+        self._write({"status": status, "time_ms": int(time.time() * 1000)} | ({"note": note} if note else {}))
+        self.status = status
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        self._file.write(json.dumps(entry).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())

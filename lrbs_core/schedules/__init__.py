@@ -1,0 +1,57 @@
+"""Schedules: one number as a function of the epoch.
+
+A schedule is a frozen value that one calls. Its axis is the epoch (a float: examples seen / N), never the
+update, so that it means the same at every batch size. It is right-continuous: at a breakpoint the new
+value holds. Values print, compare, hash, pickle, and go to JSON and back.
+
+A new schedule is one dataclass in a file of this folder and one name in `KINDS` below.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from lrbs_core.schedules.base import Constant, Schedule, as_schedule, exactly
+from lrbs_core.schedules.combined import Product, Stages, Warmup
+from lrbs_core.schedules.curves import Cosine, Exponential, Linear, Piecewise, Polynomial, Steps
+from lrbs_core.schedules.cyclical import ExpRange, Triangular, Triangular2
+from lrbs_core.schedules.growth import Growth, Shrinkage, concrete, extreme
+
+__all__ = [
+    "KINDS", "Constant", "Cosine", "ExpRange", "Exponential", "Growth", "Linear", "Piecewise", "Polynomial", "Product",
+    "Schedule", "Shrinkage", "Stages", "Steps", "Triangular", "Triangular2", "Warmup", "as_schedule", "concrete",
+    "exactly", "extreme", "schedule_from_dict",
+]  # fmt: skip
+
+KINDS: dict[str, type[Schedule]] = {
+    kind.__name__: kind
+    for kind in (
+        Constant, Piecewise, Steps, Polynomial, Linear, Cosine, Exponential, Triangular, Triangular2, ExpRange,
+        Warmup, Stages, Product, Growth, Shrinkage,
+    )
+}  # fmt: skip
+
+
+def schedule_from_dict(value: Any) -> Schedule:
+    """The inverse of `Schedule.to_dict`. Raises ValueError on an unknown schedule or field.
+
+    >>> schedule_from_dict({"schedule": "Linear", "start": 0.1, "end": 0.5, "epochs": 4})
+    Linear(start=0.1, end=0.5, epochs=4.0)
+    """
+
+    def parsed(item: Any) -> Any:
+        if isinstance(item, dict):
+            return schedule_from_dict(item)
+        return tuple(map(parsed, item)) if isinstance(item, list) else item
+
+    if not isinstance(value, dict):
+        return as_schedule(value)
+    name = value.get("schedule")
+    if not isinstance(name, str) or name not in KINDS:
+        raise ValueError(f"schedule must be one of {', '.join(KINDS)}, but got {name!r}")
+    fields = [f.name for f in dataclasses.fields(KINDS[name])]  # type: ignore[arg-type]
+    given = {key: parsed(item) for key, item in value.items() if key != "schedule"}
+    if given.keys() != set(fields):
+        raise ValueError(f"{name} must have the fields {', '.join(fields)}, but got {', '.join(given) or 'none'}")
+    return KINDS[name](**given)

@@ -1,0 +1,112 @@
+"""Schedules made of schedules: a warm-up before one, several end to end, the product of two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from lrbs_core.schedules.base import EPOCHS, LEVEL, Schedule, as_schedule, exactly, require, up_to
+
+
+@dataclass(frozen=True)
+class Warmup(Schedule):
+    """A line from `start` to then(epochs), reached at `epochs`; from there on, `then` on the same epoch axis.
+
+    Gradual warm-up (Goyal et al., arXiv 1706.02677, section 2.2): breakpoints of `then` count from epoch 0.
+
+    >>> from lrbs_core.schedules import Steps
+    >>> warm = Warmup(0.1, epochs=5, then=Steps(3.2, at=(30,), factor=0.1))
+    >>> [round(warm(epoch), 3) for epoch in (0, 2.5, 5, 30)]
+    [0.1, 1.65, 3.2, 0.32]
+    """
+
+    start: float = field(metadata=LEVEL)
+    epochs: float = field(metadata=EPOCHS)
+    then: Schedule
+
+    def __call__(self, epoch: float) -> float:
+        if epoch >= self.epochs:
+            return self.then(epoch)
+        return self.start + (self.then(self.epochs) - self.start) * epoch / self.epochs
+
+    def edges(self, end: float) -> tuple[float, ...]:
+        return up_to((self.epochs, *(edge for edge in self.then.edges(end) if edge > self.epochs)), end)
+
+
+@dataclass(frozen=True)
+class Stages(Schedule):
+    """Schedules one after another, each on its own axis from 0: ((epochs, schedule), ...); the last goes on.
+
+    >>> from lrbs_core.schedules import Linear
+    >>> Stages(((10, 0.1), (5, Linear(0.1, 0.0, epochs=5))))(12.5)
+    0.05
+    """
+
+    parts: tuple[tuple[float, Schedule], ...]
+
+    def _check(self) -> None:
+        require(len(self.parts) > 0, "at least one stage", parts=self.parts)
+        for part in self.parts:
+            require(
+                isinstance(part, tuple) and len(part) == 2 and part[0] > 0,
+                "stages of (epochs > 0, schedule)",
+                stage=part,
+            )
+        object.__setattr__(self, "parts", tuple((epochs, as_schedule(then)) for epochs, then in self.parts))
+
+    def _starts(self) -> list[float]:
+        starts = [0.0]
+        for epochs, _ in self.parts[:-1]:
+            starts.append(float(Decimal(repr(starts[-1])) + Decimal(repr(epochs))))
+        return starts
+
+    def __call__(self, epoch: float) -> float:
+        start, (_, schedule) = next(
+            (start, part)
+            for start, part in reversed(list(zip(self._starts(), self.parts, strict=True)))
+            if start <= epoch
+        )
+        return schedule(epoch - start)
+
+    def edges(self, end: float) -> tuple[float, ...]:
+        starts = self._starts()
+        ends = [*starts[1:], end]
+        inner = (
+            start + edge
+            for start, stop, (_, schedule) in zip(starts, ends, self.parts, strict=True)
+            for edge in schedule.edges(max(0.0, min(stop, end) - start))
+        )
+        return up_to(sorted({*starts[1:], *inner}), end)
+
+    @property
+    def flat(self) -> bool:
+        return all(schedule.flat for _, schedule in self.parts)
+
+    def stretched(self, factor: float) -> Schedule:
+        return Stages(tuple((exactly(epochs, factor), schedule.stretched(factor)) for epochs, schedule in self.parts))
+
+
+@dataclass(frozen=True)
+class Product(Schedule):
+    """The product of two schedules: what a trade between lr and batch size makes of a curve that is not flat.
+
+    >>> from lrbs_core.schedules import Constant
+    >>> Product(Constant(128), Constant(5))(0)
+    640.0
+    """
+
+    left: Schedule
+    right: Schedule
+
+    def __call__(self, epoch: float) -> float:
+        return self.left(epoch) * self.right(epoch)
+
+    def edges(self, end: float) -> tuple[float, ...]:
+        return tuple(sorted({*self.left.edges(end), *self.right.edges(end)}))
+
+    @property
+    def flat(self) -> bool:
+        return self.left.flat and self.right.flat
+
+    def scaled(self, factor: float) -> Schedule:
+        return Product(self.left.scaled(factor), self.right)

@@ -1,0 +1,88 @@
+"""Cyclical learning rates: L. N. Smith 2017 (arXiv 1506.01186), section 3."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lrbs_core.schedules.base import EPOCHS, LEVEL, RATE, Schedule, require, up_to
+
+
+@dataclass(frozen=True)
+class Triangular(Schedule):
+    """low + (high - low) max(0, 1 - x), x = |epoch/stepsize - 2 cycle + 1|, cycle = floor(1 + epoch/(2 stepsize)).
+
+    L. N. Smith, Cyclical learning rates (arXiv 1506.01186), section 3. `stepsize` is half a cycle, in epochs.
+
+    >>> [round(Triangular(0.001, 0.006, stepsize=4)(epoch), 4) for epoch in (0, 2, 4, 6, 8)]
+    [0.001, 0.0035, 0.006, 0.0035, 0.001]
+    """
+
+    low: float = field(metadata=LEVEL)
+    high: float = field(metadata=LEVEL)
+    stepsize: float = field(metadata=EPOCHS)
+
+    def _check(self) -> None:
+        require(self.low <= self.high, "low <= high", low=self.low, high=self.high)
+
+    def _cycle(self, epoch: float) -> int:
+        return math.floor(1 + epoch / (2 * self.stepsize))
+
+    def _rise(self, epoch: float) -> float:
+        return max(0.0, 1 - abs(epoch / self.stepsize - 2 * self._cycle(epoch) + 1))
+
+    def __call__(self, epoch: float) -> float:
+        return self.low + (self.high - self.low) * self._rise(epoch)
+
+    def edges(self, end: float) -> tuple[float, ...]:
+        return tuple(k * self.stepsize for k in range(1, math.floor(end / self.stepsize) + 1))
+
+
+@dataclass(frozen=True)
+class Triangular2(Triangular):
+    """`Triangular` whose amplitude halves after each cycle (same source).
+
+    >>> [round(Triangular2(0.001, 0.005, stepsize=1)(epoch), 4) for epoch in (1, 3, 5)]
+    [0.005, 0.003, 0.002]
+    """
+
+    def __call__(self, epoch: float) -> float:
+        return self.low + (self.high - self.low) * self._rise(epoch) / 2.0 ** (self._cycle(epoch) - 1)
+
+
+@dataclass(frozen=True)
+class ExpRange(Triangular):
+    """`Triangular` that shrinks by gamma^epoch; gamma is a factor an epoch (same source).
+
+    shrink="both": both bounds shrink, as the paper's text says: gamma^epoch (low + (high - low) rise).
+    shrink="amplitude": low stays, as the common code does: low + gamma^epoch (high - low) rise.
+
+    >>> ExpRange(0.25, 1.0, stepsize=1, gamma=0.5, shrink="both")(2)
+    0.0625
+    >>> ExpRange(0.25, 1.0, stepsize=1, gamma=0.5, shrink="amplitude")(2)
+    0.25
+    """
+
+    gamma: float = field(metadata=RATE)
+    shrink: Literal["both", "amplitude"]
+
+    def _check(self) -> None:
+        super()._check()
+        require(self.shrink in ("both", "amplitude"), "shrink 'both' or 'amplitude'", shrink=repr(self.shrink))
+
+    def __call__(self, epoch: float) -> float:
+        fading = self.gamma**epoch
+        if self.shrink == "both":
+            return float(super().__call__(epoch) * fading)
+        return float(self.low + (self.high - self.low) * self._rise(epoch) * fading)
+
+    def edges(self, end: float) -> tuple[float, ...]:
+        """Half cycles, and the points within a rise where the fading overtakes it."""
+        corners = super().edges(end)
+        if self.gamma == 1 or self.high == self.low:
+            return corners
+        lift = self.low * self.stepsize / (self.high - self.low) if self.shrink == "both" else 0.0
+        turn = -1 / math.log(self.gamma) - lift
+        turns = (2 * k * self.stepsize + turn for k in range(len(corners) // 2 + 1)) if 0 < turn < self.stepsize else ()
+        return tuple(sorted({*corners, *up_to(turns, end)}))

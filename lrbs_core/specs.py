@@ -1,0 +1,173 @@
+"""Specs: all that defines one run (`RunSpec`, whose key is its identity), and what does not (`Machine`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from lrbs_core.planning import Partial, Plan, Update, make_plan, walk
+from lrbs_core.policies import Policy, whole
+from lrbs_core.schedules import exactly, extreme
+
+__all__ = ["EXAMPLES", "Machine", "RunSpec"]
+
+# Training examples of the named datasets; of "imagefolder:NAME" the spec itself says how many there are.
+EXAMPLES = {"digits": 1437, "cifar10": 50_000, "cifar100": 50_000}
+
+CHOICES = {
+    "optimizer": ("sgd", "nesterov", "adam"),
+    "augmentation": ("none", "flip", "flip_crop"),
+    "normalization": ("channel", "mean_image"),
+    "partial": get_args(Partial),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One run: a policy, what it trains, and on what.
+
+    - `label`: the policy's name in tables and charts; the only field that is not part of the key.
+    - `dataset`: "digits", "cifar10", "cifar100" or "imagefolder:NAME"; `examples`: its N (known for the named ones).
+    - `model`: a name of `lrbs_core.models`; `ghost_size`: examples per batch-norm statistic, None for a net without.
+    - `optimizer`: "sgd", "nesterov" or "adam", lr and momentum being the policy's; `weight_decay`: its L2 factor.
+    - `augmentation`: "none", "flip" (horizontal) or "flip_crop" (and a crop of the image padded by 4, reflecting).
+    - `normalization`: "channel" (mean 0, deviation 1 a channel) or "mean_image" (0..255 less the mean image, as Caffe).
+    - `epochs`: a float; `partial`: what becomes of an epoch's last partial batch (see `planning.walk`).
+    - `evaluate_every_epochs`: how often a row is reported; the last update always reports one.
+    - `overrides`: (name, value) pairs by which a command line made this run from the sweep's own.
+
+    Raises ValueError, naming the run, for a value outside its range.
+    """
+
+    label: str
+    policy: Policy
+    dataset: str
+    model: str
+    optimizer: Literal["sgd", "nesterov", "adam"]
+    weight_decay: float
+    ghost_size: int | None
+    augmentation: Literal["none", "flip", "flip_crop"]
+    normalization: Literal["channel", "mean_image"]
+    epochs: float
+    partial: Partial
+    seed: int
+    evaluate_every_epochs: float = 1.0
+    examples: int = 0
+    overrides: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("weight_decay", "epochs", "evaluate_every_epochs"):
+            value = getattr(self, name)
+            if isinstance(value, int) and not isinstance(value, bool):
+                object.__setattr__(self, name, float(value))
+        if self.examples == 0 and self.dataset in EXAMPLES:
+            object.__setattr__(self, "examples", EXAMPLES[self.dataset])
+        object.__setattr__(self, "overrides", tuple((name, value) for name, value in self.overrides))
+        try:
+            self._check()
+        except ValueError as error:
+            raise ValueError(f"run {self.label!r}: {error}") from None
+
+    def _check(self) -> None:
+        if not (
+            isinstance(self.label, str) and self.label.strip() == self.label and self.label.isprintable() and self.label
+        ):
+            raise ValueError(f"label must be printable text, but got {self.label!r}")
+        if self.dataset not in EXAMPLES and not self.dataset.startswith("imagefolder:"):
+            raise ValueError(
+                f"dataset must be one of {', '.join(EXAMPLES)} or imagefolder:NAME, but got {self.dataset!r}"
+            )
+        _whole_number("examples", self.examples, at_least=1)
+        _whole_number("seed", self.seed, at_least=0)
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, but got {getattr(self, name)!r}")
+        for name in ("epochs", "evaluate_every_epochs"):
+            if not (isinstance(getattr(self, name), float) and 0 < getattr(self, name) < math.inf):
+                raise ValueError(f"{name} > 0 must hold, but got {name}={getattr(self, name)}")
+        if not (isinstance(self.weight_decay, float) and 0 <= self.weight_decay < math.inf):
+            raise ValueError(f"weight_decay >= 0 must hold, but got weight_decay={self.weight_decay}")
+        smallest, largest = (whole(extreme(self.policy.batch_size, self.epochs, highest)) for highest in (False, True))
+        if not 1 <= smallest <= largest <= self.examples:
+            batch_size = smallest if smallest < 1 else largest
+            raise ValueError(
+                f"1 <= batch_size <= {self.examples} (the training examples) must hold in every epoch, "
+                f"but got batch_size={batch_size}: cap it with grow_batch(max_batch_size=...)"
+            )
+        if self.ghost_size is not None:
+            _whole_number("ghost_size", self.ghost_size, at_least=2)
+            if self.ghost_size > smallest:
+                raise ValueError(
+                    f"ghost_size <= batch_size must hold in every epoch, but got ghost_size={self.ghost_size}, "
+                    f"batch_size={smallest}"
+                )
+
+    @property
+    def key(self) -> str:
+        """16 hex digits of the SHA-256 of everything but the label: the run's identity wherever it is kept."""
+        content = {name: value for name, value in self.to_dict().items() if name != "label"}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def walk(self) -> Iterator[Update]:
+        """The updates of this run, in order (`planning.walk`)."""
+        return walk(self.policy, self.examples, self.epochs, self.partial)
+
+    def plan(self) -> Plan:
+        """What this run costs (`planning.make_plan`)."""
+        return make_plan(self.policy, self.examples, self.epochs, self.partial)
+
+    def shortened(self, factor: float) -> RunSpec:
+        """The same run in `factor` times the epochs, every breakpoint of the policy moved with it."""
+        if not 0 < factor < math.inf:
+            raise ValueError(f"scale > 0 must hold, but got scale={factor}")
+        return dataclasses.replace(self, epochs=exactly(self.epochs, factor), policy=self.policy.stretched(factor))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON, the inverse of `from_dict`."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return values | {"policy": self.policy.to_dict(), "overrides": [list(pair) for pair in self.overrides]}
+
+    @classmethod
+    def from_dict(cls, value: Any) -> RunSpec:
+        """The spec of `to_dict`. Raises ValueError on a missing, unknown or ill-formed field."""
+        names = [f.name for f in dataclasses.fields(cls)]
+        if not isinstance(value, dict) or set(value) != set(names):
+            given = ", ".join(map(str, value)) if isinstance(value, dict) else repr(value)
+            raise ValueError(f"a run must have the fields {', '.join(names)}, but got {given}")
+        pairs = value["overrides"]
+        if not (
+            isinstance(pairs, list)
+            and all(isinstance(pair, list) and [type(text) for text in pair] == [str, str] for pair in pairs)
+        ):
+            raise ValueError(f"overrides must be pairs of text, but got {pairs!r}")
+        return cls(**value | {"policy": Policy.from_dict(value["policy"])})
+
+
+def _whole_number(name: str, value: Any, at_least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise ValueError(f"{name} must be a whole number >= {at_least}, but got {name}={value!r}")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how to run: settings that change the speed, never the science, and so are not in the key.
+
+    - `data_dir`: the folder that holds the datasets; `device`: "cpu", "cuda", "cuda:1", or "auto" (CUDA if there is one).
+    - `micro_batch`: most examples in one forward/backward; None: 128 on a CPU (its cache), 2048 on a GPU.
+    - `threads`: CPU threads of a run; None leaves torch's own. `bf16`: autocast to bfloat16. `compile`: torch.compile.
+    - `checkpoint_seconds`: at least so long between two checkpoints.
+    """
+
+    data_dir: Path = Path("data")
+    device: str = "auto"
+    micro_batch: int | None = None
+    threads: int | None = None
+    bf16: bool = False
+    compile: bool = False
+    checkpoint_seconds: float = 10.0

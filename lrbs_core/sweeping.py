@@ -1,0 +1,171 @@
+"""Sweeps: load a file of `sweeps/`, make a small version of it, see what is left to run, run it here."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lrbs_core.claims import Claim
+from lrbs_core.journal import Journal, Reader, Row, RunFolder, Status
+from lrbs_core.specs import EXAMPLES, RunSpec
+
+__all__ = ["Sweep", "Train", "count_images", "load", "override", "pending", "run", "run_serially"]
+
+# `training.train` is handed in, so that this file needs no torch: (spec, checkpoint, rows so far) -> rows, status.
+Train = Callable[[RunSpec, Path, Sequence[Row]], "Iterator[Row]"]
+
+FINAL: tuple[Status, ...] = ("finished", "diverged", "stopped")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A named list of runs, the paper they come from and what it claims of them."""
+
+    name: str
+    source: str
+    claims: tuple[Claim, ...]
+    runs: tuple[RunSpec, ...]
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError(f"sweep {self.name}: runs() must give at least one run")
+        labels: dict[str, RunSpec] = {}
+        for spec in self.runs:
+            first = labels.setdefault(spec.key, spec)
+            if first is not spec:
+                raise ValueError(
+                    f"sweep {self.name}: runs must differ, but {first.label!r} and {spec.label!r} "
+                    f"with seed={spec.seed} are the same run"
+                )
+        known = {spec.label for spec in self.runs}
+        for claim in self.claims:
+            for label in (claim.policy, claim.versus):
+                if label is not None and label not in known:
+                    raise ValueError(f"sweep {self.name}: a claim must be on one of {sorted(known)}, but got {label!r}")
+
+
+def load(path: Path) -> Sweep:
+    """The sweep in a Python file that has SOURCE, CLAIMS and runs(). The file is code: it is executed.
+
+    Raises ValueError in one line for a missing file, an error within it, or a missing part.
+    """
+    if not path.is_file() or path.suffix != ".py":
+        raise ValueError(f"a sweep must be a Python file, but got {path}" + ("" if path.exists() else ": no such file"))
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+        missing = [name for name in ("SOURCE", "CLAIMS", "runs") if not hasattr(module, name)]
+        if missing:
+            raise ValueError(f"a sweep must define SOURCE, CLAIMS and runs(), but {', '.join(missing)} is missing")
+        return Sweep(path.stem, module.SOURCE, tuple(module.CLAIMS), tuple(module.runs()))
+    except Exception as error:
+        raise ValueError(f"{path}{_line_of(error, path)}: {type(error).__name__}: {error}") from error
+
+
+def _line_of(error: Exception, path: Path) -> str:
+    if isinstance(error, SyntaxError):
+        return f":{error.lineno}"
+    line, trace = "", error.__traceback__
+    while trace is not None:
+        if Path(trace.tb_frame.f_code.co_filename) == path:
+            line = f":{trace.tb_lineno}"
+        trace = trace.tb_next
+    return line
+
+
+def override(
+    sweep: Sweep,
+    *,
+    scale: float | None = None,
+    model: str | None = None,
+    dataset: str | None = None,
+    seeds: int | None = None,
+    data_dir: Path = Path("data"),
+) -> Sweep:
+    """A version of the sweep: shorter (`scale`, all breakpoints included), another net, other data, its first seeds.
+
+    What changes a run is noted in its `overrides`, and so in its key: no such run passes for the sweep's own.
+    An "imagefolder:NAME" has as many examples as `data_dir`/NAME/train has files.
+    """
+    changes = [
+        (name, f"{value:g}" if isinstance(value, float) else value)
+        for name, value in (("scale", scale), ("model", model), ("dataset", dataset))
+        if value is not None
+    ]
+    fields: dict[str, Any] = {"model": model} if model else {}
+    if dataset is not None:
+        named = dataset in EXAMPLES or not dataset.startswith("imagefolder:")
+        fields |= {
+            "dataset": dataset,
+            "examples": 0 if named else count_images(data_dir / dataset.partition(":")[2] / "train"),
+        }
+    runs = []
+    kept = sorted({spec.seed for spec in sweep.runs})[:seeds]
+    for spec in sweep.runs:
+        if spec.seed in kept:
+            shorter = spec if scale is None else spec.shortened(scale)
+            runs.append(dataclasses.replace(shorter, **fields, overrides=(*spec.overrides, *changes)))
+    return dataclasses.replace(sweep, runs=tuple(runs))
+
+
+def count_images(folder: Path) -> int:
+    """Files of the class folders in an image folder. Raises ValueError when there are none."""
+    count = sum(1 for path in folder.glob("*/*") if path.is_file()) if folder.is_dir() else 0
+    if count == 0:
+        raise ValueError(
+            f"an image folder must hold CLASS/IMAGE files, but got {folder}"
+            + ("" if folder.is_dir() else ": no such folder")
+        )
+    return count
+
+
+def pending(folders: Sequence[RunFolder]) -> list[RunFolder]:
+    """The runs that have not come to an end: never started, killed, or failed."""
+    return [folder for folder in folders if Reader(folder.journal_path).poll().status not in FINAL]
+
+
+def run(folder: RunFolder, train: Train) -> Iterator[Row]:
+    """Trains one run from wherever it stands; each row is in the journal before it is yielded, and so is the end.
+
+    A run that has come to its end yields nothing. Whoever stops iterating leaves a run that can go on. An exception
+    of training is noted with the status "failed" and raised.
+    """
+    with Journal(folder.journal_path) as journal:
+        if journal.status in FINAL:
+            return
+        journal.set_status("running")
+        rows = train(folder.spec, folder.checkpoint_path, tuple(journal.rows))
+        try:
+            while True:
+                row = next(rows)
+                journal.append(row)
+                yield row
+        except StopIteration as end:
+            journal.set_status(end.value)
+        except Exception:
+            journal.set_status("failed", note=traceback.format_exc())
+            raise
+    folder.checkpoint_path.unlink(missing_ok=True)
+
+
+def run_serially(folders: Sequence[RunFolder], train: Train) -> None:
+    """The runs one after another in this process; the error of one that fails is in its journal, and the next goes on.
+
+    Raises BlockingIOError when another process has one of them.
+    """
+    for folder in folders:
+        try:
+            deque(run(folder, train), maxlen=0)
+        except BlockingIOError:
+            raise
+        except Exception:
+            continue

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 __all__ = ["Claim", "Measured", "Verdict", "verdict"]
 
+Metric = Literal["updates", "test_accuracy", "train_loss"]
+Relation = Literal["about", "below"]
 Verdict = Literal["reproduced", "not", "too few runs", "not run"]
 
 
@@ -33,13 +35,16 @@ class Claim:
 
     where: str
     policy: str
-    metric: Literal["updates", "test_accuracy", "train_loss"]
+    metric: Metric
     value: float
     tolerance: float = 0.0
-    relation: Literal["about", "below"] = "about"
+    relation: Relation = "about"
     versus: str | None = None
 
     def __post_init__(self) -> None:
+        for name, choices in (("metric", get_args(Metric)), ("relation", get_args(Relation))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, but got {getattr(self, name)!r}")
         if self.relation == "below" and self.tolerance:
             raise ValueError(
                 f"tolerance belongs to relation 'about', but got relation='below', tolerance={self.tolerance}"
@@ -76,7 +81,7 @@ def verdict(claim: Claim, measured: Measured | None) -> Verdict:
     """
     if measured is None or measured.n == 0:
         return "not run"
-    if claim.metric == "updates" and measured.low == measured.high:
+    if claim.metric == "updates" and (measured.n == 1 or measured.low == measured.high):
         return "reproduced" if claim.holds(measured.mean) else "not"
     if claim.holds(measured.low) and claim.holds(measured.high):
         return "reproduced"

@@ -1,7 +1,7 @@
 """The journal: what a run reports, on local disk before anything else hears of it.
 
-A run's folder is named by its key and holds `spec.json`, `journal.jsonl` and, while it is unfinished,
-`checkpoint.pt`. A line of the journal is a row or a change of status. Lines are appended and synced to disk, never
+A run's folder is named by its key and holds `spec.json`, `journal.jsonl` and `checkpoint.pt` (in the end, the trained
+weights). A line of the journal is a row or a change of status. Lines are appended and synced to disk, never
 changed. A kill can leave a torn last line, which readers pass over and the next writer ends.
 """
 
@@ -87,6 +87,7 @@ class Reader:
         self.status_time_ms = 0
         self.started_ms = 0
         self.note = ""
+        self.machine = ""
         self._offset = 0
 
     def poll(self) -> Reader:
@@ -116,6 +117,7 @@ class Reader:
         elif status in get_args(Status) and isinstance(entry.get("time_ms"), int):
             self.status, self.status_time_ms, self.note = status, entry["time_ms"], str(entry.get("note", ""))
             self.started_ms = self.started_ms or self.status_time_ms
+            self.machine = self.note if status == "running" else self.machine
 
 
 class Journal:
@@ -131,13 +133,15 @@ class Journal:
         except BlockingIOError:
             self._file.close()
             raise BlockingIOError(f"{path.parent} is being run by another process") from None
-        reader = Reader(path).poll()
-        self.rows, self.status = reader.rows, reader.status
         self._file.seek(0, os.SEEK_END)
         if self._file.tell() > 0:
             self._file.seek(-1, os.SEEK_END)
             if self._file.read(1) != b"\n":
                 self._file.write(b"\n")
+                self._file.flush()
+        # Read only now: a line that lacked nothing but its end counts from here on, for every reader.
+        reader = Reader(path).poll()
+        self.rows, self.status = reader.rows, reader.status
 
     def __enter__(self) -> Journal:
         return self

@@ -64,14 +64,7 @@ def walk(policy: Policy, examples: int, epochs: float, partial: Partial) -> Iter
     lr, momentum = _Follower(policy.lr, epochs), _Follower(policy.momentum, epochs)
     for number, (start, size, batch_size) in enumerate(_batches(policy.batch_size, examples, epochs, partial)):
         epoch = start / examples
-        setting = Setting(lr(epoch), batch_size, momentum(epoch))
-        if not setting.lr >= 0:
-            raise ValueError(f"lr >= 0 must hold at every update, but got lr={setting.lr:g} at epoch {epoch:g}")
-        if not 0 <= setting.momentum < 1:
-            raise ValueError(
-                f"0 <= momentum < 1 must hold at every update, but got {setting.momentum:g} at epoch {epoch:g}"
-            )
-        yield Update(number, start, size, epoch, setting)
+        yield Update(number, start, size, epoch, _checked(Setting(lr(epoch), batch_size, momentum(epoch)), epoch))
 
 
 def make_plan(policy: Policy, examples: int, epochs: float, partial: Partial) -> Plan:
@@ -82,8 +75,8 @@ def make_plan(policy: Policy, examples: int, epochs: float, partial: Partial) ->
     78200
     """
     edges = [edge for edge in policy.edges(epochs) if edge < epochs]
-    starts, ends, counts = [0.0, *edges], [*edges, float(epochs)], [0] * (len(edges) + 1)
-    phase, seen, peak = 0, 0, 0
+    counts = [0] * (len(edges) + 1)
+    phase = seen = peak = 0
     for start, size, batch_size in _batches(policy.batch_size, examples, epochs, partial):
         while phase < len(edges) and start / examples >= edges[phase]:
             phase += 1
@@ -91,10 +84,22 @@ def make_plan(policy: Policy, examples: int, epochs: float, partial: Partial) ->
         seen += size
         peak = max(peak, batch_size)
     phases = []
-    for count, start, end in zip(counts, starts, ends, strict=True):
-        setting = policy(start)
-        phases.append(Phase(start, end, *setting, noise_scale(*setting, examples), count))
+    for count, first, last in zip(counts, [0.0, *edges], [*edges, float(epochs)], strict=True):
+        setting = _checked(policy(first), first)
+        before = math.nextafter(last, 0)  # lr and momentum go one way in a phase, so its two ends settle it
+        _checked(policy(before), before)
+        phases.append(Phase(first, last, *setting, noise_scale(*setting, examples), count))
     return Plan(sum(counts), seen, peak, tuple(phases))
+
+
+def _checked(setting: Setting, epoch: float) -> Setting:
+    if not setting.lr >= 0:
+        raise ValueError(f"lr >= 0 must hold at every update, but got lr={setting.lr:g} at epoch {epoch:g}")
+    if not 0 <= setting.momentum < 1:
+        raise ValueError(
+            f"0 <= momentum < 1 must hold at every update, but got {setting.momentum:g} at epoch {epoch:g}"
+        )
+    return setting
 
 
 def micro_batches(size: int, limit: int, ghost_size: int | None = None) -> list[int]:

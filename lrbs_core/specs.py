@@ -66,7 +66,7 @@ class RunSpec:
             value = getattr(self, name)
             if isinstance(value, int) and not isinstance(value, bool):
                 object.__setattr__(self, name, float(value))
-        if self.examples == 0 and self.dataset in EXAMPLES:
+        if self.examples == 0 and isinstance(self.dataset, str) and self.dataset in EXAMPLES:
             object.__setattr__(self, "examples", EXAMPLES[self.dataset])
         object.__setattr__(self, "overrides", tuple((name, value) for name, value in self.overrides))
         try:
@@ -79,7 +79,10 @@ class RunSpec:
             isinstance(self.label, str) and self.label.strip() == self.label and self.label.isprintable() and self.label
         ):
             raise ValueError(f"label must be printable text, but got {self.label!r}")
-        if self.dataset not in EXAMPLES and not self.dataset.startswith("imagefolder:"):
+        for name in ("dataset", "model"):
+            if not (isinstance(getattr(self, name), str) and getattr(self, name)):
+                raise ValueError(f"{name} must be a name, but got {getattr(self, name)!r}")
+        if self.dataset not in EXAMPLES and self.dataset.removeprefix("imagefolder:") in ("", self.dataset):
             raise ValueError(
                 f"dataset must be one of {', '.join(EXAMPLES)} or imagefolder:NAME, but got {self.dataset!r}"
             )
@@ -110,8 +113,17 @@ class RunSpec:
 
     @property
     def key(self) -> str:
-        """16 hex digits of the SHA-256 of everything but the label: the run's identity wherever it is kept."""
-        content = {name: value for name, value in self.to_dict().items() if name != "label"}
+        """16 hex digits of the SHA-256 of everything but the label: the run's identity wherever it is kept.
+
+        Optional fields count only where they differ from their default, so that a field added in a later version
+        leaves the keys of older runs as they are.
+        """
+        optional = {f.name: f.default for f in dataclasses.fields(self) if f.default is not dataclasses.MISSING}
+        content = {
+            name: value
+            for name, value in self.to_dict().items()
+            if name != "label" and not (name in optional and getattr(self, name) == optional[name])
+        }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def walk(self) -> Iterator[Update]:
@@ -136,11 +148,12 @@ class RunSpec:
     @classmethod
     def from_dict(cls, value: Any) -> RunSpec:
         """The spec of `to_dict`. Raises ValueError on a missing, unknown or ill-formed field."""
-        names = [f.name for f in dataclasses.fields(cls)]
-        if not isinstance(value, dict) or set(value) != set(names):
+        names = {f.name: f.default is dataclasses.MISSING for f in dataclasses.fields(cls)}
+        required = {name for name, needed in names.items() if needed}
+        if not isinstance(value, dict) or not required <= set(value) <= set(names):
             given = ", ".join(map(str, value)) if isinstance(value, dict) else repr(value)
             raise ValueError(f"a run must have the fields {', '.join(names)}, but got {given}")
-        pairs = value["overrides"]
+        pairs = value.get("overrides", [])
         if not (
             isinstance(pairs, list)
             and all(isinstance(pair, list) and [type(text) for text in pair] == [str, str] for pair in pairs)
@@ -158,7 +171,7 @@ def _whole_number(name: str, value: Any, at_least: int) -> None:
 class Machine:
     """Where and how to run: settings that change the speed, never the science, and so are not in the key.
 
-    - `data_dir`: the folder that holds the datasets; `device`: "cpu", "cuda", "cuda:1", or "auto" (CUDA if there is one).
+    - `data_dir`: the folder that holds the datasets; `device`: "cpu", "cuda", "cuda:1", or "auto" (CUDA if there).
     - `micro_batch`: most examples in one forward/backward; None: 128 on a CPU (its cache), 2048 on a GPU.
     - `threads`: CPU threads of a run; None leaves torch's own. `bf16`: autocast to bfloat16. `compile`: torch.compile.
     - `checkpoint_seconds`: at least so long between two checkpoints.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import statistics
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from lrbs_core.claims import Claim
 from lrbs_core.journal import Journal, Reader, Row, RunFolder, Status
 from lrbs_core.specs import EXAMPLES, RunSpec
 
-__all__ = ["Sweep", "Train", "count_images", "load", "override", "pending", "run", "run_serially"]
+__all__ = ["Sweep", "Train", "count_images", "load", "measured_speed", "override", "pending", "run", "run_serially"]
 
 # `training.train` is handed in, so that this file needs no torch: (spec, checkpoint, rows so far) -> rows, status.
 Train = Callable[[RunSpec, Path, Sequence[Row]], "Iterator[Row]"]
@@ -43,7 +44,14 @@ class Sweep:
                     f"sweep {self.name}: runs must differ, but {first.label!r} and {spec.label!r} "
                     f"with seed={spec.seed} are the same run"
                 )
-        known = {spec.label for spec in self.runs}
+        policies: dict[str, RunSpec] = {}
+        for spec in self.runs:
+            first = policies.setdefault(spec.label, dataclasses.replace(spec, seed=0))
+            if first != dataclasses.replace(spec, seed=0):
+                raise ValueError(
+                    f"sweep {self.name}: runs of one label must differ in seed only, but {spec.label!r} does not"
+                )
+        known = set(policies)
         for claim in self.claims:
             for label in (claim.policy, claim.versus):
                 if label is not None and label not in known:
@@ -76,7 +84,7 @@ def _line_of(error: Exception, path: Path) -> str:
         return f":{error.lineno}"
     line, trace = "", error.__traceback__
     while trace is not None:
-        if Path(trace.tb_frame.f_code.co_filename) == path:
+        if Path(trace.tb_frame.f_code.co_filename) == path.absolute():
             line = f":{trace.tb_lineno}"
         trace = trace.tb_next
     return line
@@ -96,8 +104,10 @@ def override(
     What changes a run is noted in its `overrides`, and so in its key: no such run passes for the sweep's own.
     An "imagefolder:NAME" has as many examples as `data_dir`/NAME/train has files.
     """
+    if seeds is not None and seeds < 1:
+        raise ValueError(f"seeds >= 1 must hold, but got seeds={seeds}")
     changes = [
-        (name, f"{value:g}" if isinstance(value, float) else value)
+        (name, value if isinstance(value, str) else f"{value:g}")
         for name, value in (("scale", scale), ("model", model), ("dataset", dataset))
         if value is not None
     ]
@@ -133,18 +143,28 @@ def pending(folders: Sequence[RunFolder]) -> list[RunFolder]:
     return [folder for folder in folders if Reader(folder.journal_path).poll().status not in FINAL]
 
 
-def run(folder: RunFolder, train: Train) -> Iterator[Row]:
+def measured_speed(root: Path, sweep: Sweep) -> dict[str, float]:
+    """Examples a second of each model of the sweep, the median over the rows that its journals under `root` hold."""
+    speeds: dict[str, list[float]] = {}
+    for spec in sweep.runs:
+        path = root / sweep.name / spec.key / "journal.jsonl"
+        speeds.setdefault(spec.model, []).extend(row["examples_per_second"] for row in Reader(path).poll().rows)
+    return {model: statistics.median(values) for model, values in speeds.items() if values}
+
+
+def run(folder: RunFolder, train: Train, machine: str = "") -> Iterator[Row]:
     """Trains one run from wherever it stands; each row is in the journal before it is yielded, and so is the end.
 
     A run that has come to its end yields nothing. Whoever stops iterating leaves a run that can go on. An exception
-    of training is noted with the status "failed" and raised.
+    of training is noted with the status "failed" and raised. `machine` is noted for whoever compares seconds. Raises
+    BlockingIOError when another process has the run.
     """
     with Journal(folder.journal_path) as journal:
         if journal.status in FINAL:
             return
-        journal.set_status("running")
-        rows = train(folder.spec, folder.checkpoint_path, tuple(journal.rows))
+        journal.set_status("running", note=machine)
         try:
+            rows = train(folder.spec, folder.checkpoint_path, tuple(journal.rows))
             while True:
                 row = next(rows)
                 journal.append(row)
@@ -154,18 +174,15 @@ def run(folder: RunFolder, train: Train) -> Iterator[Row]:
         except Exception:
             journal.set_status("failed", note=traceback.format_exc())
             raise
-    folder.checkpoint_path.unlink(missing_ok=True)
 
 
-def run_serially(folders: Sequence[RunFolder], train: Train) -> None:
+def run_serially(folders: Sequence[RunFolder], train: Train, machine: str = "") -> None:
     """The runs one after another in this process; the error of one that fails is in its journal, and the next goes on.
 
-    Raises BlockingIOError when another process has one of them.
+    A run that another process has is left to it, so that several of these share a sweep.
     """
     for folder in folders:
         try:
-            deque(run(folder, train), maxlen=0)
-        except BlockingIOError:
-            raise
+            deque(run(folder, train, machine), maxlen=0)
         except Exception:
             continue

@@ -20,7 +20,12 @@ def exactly(value: float, factor: float) -> float:
     >>> 3 * 0.1, exactly(3, 0.1)
     (0.30000000000000004, 0.3)
     """
-    return float(Decimal(repr(value)) * Decimal(repr(factor)))
+    return float(decimal(value) * decimal(factor))
+
+
+def decimal(value: float) -> Decimal:
+    """The number as one would write it: 0.1 is a tenth, not the double beside it."""
+    return Decimal(repr(float(value)))
 
 
 def tidy(value: float) -> float:
@@ -94,8 +99,8 @@ class Schedule(ABC):
             value = _canonical(getattr(self, f.name))
             if f.type == "Schedule":
                 value = as_schedule(value)
-            elif f.metadata:
-                _check_numbers(f.name, f.metadata["kind"], value)
+            elif f.type in ("float", "tuple[float, ...]"):
+                _check_numbers(f.name, f.metadata.get("kind"), value, many=f.type != "float")
             object.__setattr__(self, f.name, value)
         self._check()
 
@@ -107,11 +112,12 @@ def _canonical(value: Any) -> Any:
     """Lists to tuples and whole numbers to floats, so that equal schedules are equal values with equal JSON."""
     if isinstance(value, list | tuple):
         return tuple(map(_canonical, value))
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _check_numbers(name: str, kind: str, value: Any) -> None:
-    for number in value if isinstance(value, tuple) else (value,):
+def _check_numbers(name: str, kind: str | None, value: Any, many: bool) -> None:
+    require(not many or isinstance(value, tuple), f"{name} a tuple of numbers", **{name: value})
+    for number in value if many else (value,):
         require(isinstance(number, float) and math.isfinite(number), f"{name} a finite number", **{name: value})
         if kind == "epochs":
             require(number > 0, f"{name} > 0", **{name: value})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from decimal import Decimal
 
-from lrbs_core.schedules.base import EPOCHS, LEVEL, Schedule, as_schedule, exactly, require, up_to
+from lrbs_core.schedules.base import EPOCHS, LEVEL, Schedule, as_schedule, decimal, exactly, require, up_to
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,16 @@ class Stages(Schedule):
     parts: tuple[tuple[float, Schedule], ...]
 
     def _check(self) -> None:
-        require(len(self.parts) > 0, "at least one stage", parts=self.parts)
+        require(isinstance(self.parts, tuple) and len(self.parts) > 0, "at least one stage", parts=self.parts)
         for part in self.parts:
-            require(
-                isinstance(part, tuple) and len(part) == 2 and part[0] > 0,
-                "stages of (epochs > 0, schedule)",
-                stage=part,
-            )
+            timed = isinstance(part, tuple) and len(part) == 2 and isinstance(part[0], float)
+            require(timed and 0 < part[0] < math.inf, "stages of (epochs > 0, schedule)", stage=part)
         object.__setattr__(self, "parts", tuple((epochs, as_schedule(then)) for epochs, then in self.parts))
 
     def _starts(self) -> list[float]:
         starts = [0.0]
         for epochs, _ in self.parts[:-1]:
-            starts.append(float(Decimal(repr(starts[-1])) + Decimal(repr(epochs))))
+            starts.append(float(decimal(starts[-1]) + decimal(epochs)))
         return starts
 
     def __call__(self, epoch: float) -> float:
@@ -66,17 +63,15 @@ class Stages(Schedule):
             for start, part in reversed(list(zip(self._starts(), self.parts, strict=True)))
             if start <= epoch
         )
-        return schedule(epoch - start)
+        return schedule(_since(start, epoch))
 
     def edges(self, end: float) -> tuple[float, ...]:
         starts = self._starts()
-        ends = [*starts[1:], end]
-        inner = (
-            start + edge
-            for start, stop, (_, schedule) in zip(starts, ends, self.parts, strict=True)
-            for edge in schedule.edges(max(0.0, min(stop, end) - start))
-        )
-        return up_to(sorted({*starts[1:], *inner}), end)
+        found = set(starts[1:])
+        for start, stop, (_, schedule) in zip(starts, [*starts[1:], math.inf], self.parts, strict=True):
+            inner = (_reached(start, edge) for edge in schedule.edges(max(0.0, _since(start, min(stop, end)))))
+            found.update(edge for edge in inner if edge < stop)
+        return up_to(sorted(found), end)
 
     @property
     def flat(self) -> bool:
@@ -84,6 +79,21 @@ class Stages(Schedule):
 
     def stretched(self, factor: float) -> Schedule:
         return Stages(tuple((exactly(epochs, factor), schedule.stretched(factor)) for epochs, schedule in self.parts))
+
+
+def _since(start: float, epoch: float) -> float:
+    """epoch - start in decimal arithmetic: in floats 1.2 - 0.9 < 0.3, and a breakpoint there would come late."""
+    return float(decimal(epoch) - decimal(start))
+
+
+def _reached(start: float, edge: float) -> float:
+    """The first epoch at which `edge` is reached on the axis of a stage that starts at `start`."""
+    epoch = float(decimal(start) + decimal(edge))
+    while _since(start, epoch) < edge:
+        epoch = math.nextafter(epoch, math.inf)
+    while _since(start, before := math.nextafter(epoch, 0)) >= edge:
+        epoch = before
+    return epoch
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class Triangular(Schedule):
         return self.low + (self.high - self.low) * self._rise(epoch)
 
     def edges(self, end: float) -> tuple[float, ...]:
-        return tuple(k * self.stepsize for k in range(1, math.floor(end / self.stepsize) + 1))
+        return up_to((k * self.stepsize for k in range(1, math.floor(end / self.stepsize) + 2)), end)
 
 
 @dataclass(frozen=True)

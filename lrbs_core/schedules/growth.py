@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from lrbs_core.schedules.base import Constant, Schedule, exactly, tidy
+from lrbs_core.schedules.base import Constant, Schedule, exactly, require, tidy
 from lrbs_core.schedules.combined import Product
 from lrbs_core.schedules.curves import Piecewise
 
@@ -16,8 +16,9 @@ class Growth(Schedule):
     """Highest lr so far / lr now: by how much the batch must grow for the lr to stay at its highest.
 
     growth(epoch) = min(sup of lr over [0, epoch] / lr(epoch), max_batch_size / batch_size(epoch)). From `until` on it
-    stays what it was just before. Multiplying lr and batch size by it leaves lr/B, and so the noise scale,
-    where it was (Smith et al., arXiv 1711.00489, section 3). Raises ValueError where lr is 0 and no maximum is given.
+    stays what it was just before, still under the maximum. Multiplying lr and batch size by it leaves lr/B, and so the
+    noise scale, where it was (Smith et al., arXiv 1711.00489, section 3). Raises ValueError where lr falls to 0 and no
+    maximum is given.
 
     >>> from lrbs_core.schedules import Steps
     >>> [round(Growth(Steps(0.1, at=(60, 120), factor=1/5), Constant(128))(epoch)) for epoch in (0, 60, 120)]
@@ -29,23 +30,28 @@ class Growth(Schedule):
     until: float | None = None
     max_batch_size: float | None = None
 
+    def _check(self) -> None:
+        for name in ("until", "max_batch_size"):
+            value = getattr(self, name)
+            positive = value is None or (isinstance(value, float) and 0 < value < math.inf)
+            require(positive, f"{name} > 0", **{name: value})
+
     def __call__(self, epoch: float) -> float:
-        if self.until is not None and epoch >= self.until:
-            epoch = math.nextafter(self.until, 0)
-        now = self.lr(epoch)
-        growth = extreme(self.lr, epoch, highest=True) / now if now else math.inf
+        at = epoch if self.until is None or epoch < self.until else math.nextafter(self.until, 0)
+        now, highest = self.lr(at), extreme(self.lr, at, highest=True)
+        growth = highest / now if now else math.inf if highest else 1.0
         if self.max_batch_size is not None:
-            return min(growth, self.max_batch_size / self.batch_size(epoch))
+            return min(growth, *(self.max_batch_size / self.batch_size(moment) for moment in {at, epoch}))
         if growth == math.inf:
             raise ValueError(
-                f"lr > 0 must hold where the batch grows in its stead, but got lr=0 at epoch {epoch:g}: "
+                f"lr > 0 must hold where the batch grows in its stead, but got lr=0 at epoch {at:g}: "
                 "give max_batch_size"
             )
         return growth
 
     def edges(self, end: float) -> tuple[float, ...]:
         last = end if self.until is None else min(end, self.until)
-        edges = {*self.lr.edges(last), *self.batch_size.edges(last)}
+        edges = {*self.lr.edges(last), *self.batch_size.edges(end if self.max_batch_size is not None else last)}
         return tuple(sorted(edges | ({self.until} if self.until is not None and self.until <= end else set())))
 
     @property

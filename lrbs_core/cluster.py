@@ -1,0 +1,78 @@
+"""Ray Tune: the runs of a sweep over a cluster, each in an actor that serves one run after another."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Tune's own files (a CSV, a JSON and an event log a trial) repeat the journal.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+
+import ray
+from ray import tune
+
+from lrbs_core.journal import RunFolder
+from lrbs_core.specs import Machine
+from lrbs_core.sweeping import run
+
+__all__ = ["run_on_ray"]
+
+# How often a run whose worker or node died is started again, from its checkpoint.
+RESTARTS = 3
+
+
+def run_on_ray(
+    folders: Sequence[RunFolder], machine: Machine, *, cpus: float = 1, gpus: float = 0, address: str | None = None
+) -> None:
+    """Runs the folders' specs through Tune, each on `cpus` and `gpus` (fractions are bookkeeping: memory is shared).
+
+    Connects to the cluster at `address`, to one that runs here, or starts one. The folders must be on storage that
+    every node sees. A run that fails leaves its error in its journal; one whose worker dies goes on elsewhere.
+    Raises ValueError when the cluster cannot be reached.
+    """
+    if not folders:
+        return
+    began_here = not ray.is_initialized()
+    if began_here:
+        try:
+            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ValueError(f"Ray cluster {address} cannot be reached: {str(error).splitlines()[0]}") from None
+    try:
+        with tempfile.TemporaryDirectory(prefix="lrbs-ray-") as scratch:
+            tune.Tuner(
+                tune.with_resources(_trial, {"cpu": cpus, "gpu": gpus}),
+                param_space={
+                    "folder": tune.grid_search([str(folder.path.resolve()) for folder in folders]),
+                    "machine": machine,
+                },
+                tune_config=tune.TuneConfig(reuse_actors=True),
+                run_config=tune.RunConfig(
+                    storage_path=scratch, verbose=0, failure_config=tune.FailureConfig(max_failures=RESTARTS)
+                ),
+            ).fit()
+    finally:
+        if began_here:
+            ray.shutdown()
+
+
+def _trial(config: dict[str, Any]) -> None:
+    """One run on a worker. Its rows go to the journal; Tune hears of them for what it decides."""
+    from lrbs_core.training import describe, train  # the driver needs no torch for this file
+
+    machine: Machine = config["machine"]
+    folder = RunFolder(Path(config["folder"]))
+    try:
+        for row in run(folder, partial(train, machine=machine), describe(machine)):
+            tune.report(row)
+    except BlockingIOError:
+        return  # another process has it
+    except Exception:
+        logging.getLogger(__name__).exception("run %s", folder.spec.label)
+        return  # in the journal as failed; Tune's restarts are for workers that died

@@ -1,0 +1,176 @@
+"""Examples on the device: uint8 images, one permutation an epoch, and batches of any size as slices of it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lrbs_core.decoding import Arrays, decode
+
+__all__ = ["Dataset", "Stream", "load"]
+
+PADDING = 4
+
+
+class Dataset(NamedTuple):
+    """Pixels uint8 [n, H, W, C] and labels int64 [n] of both splits on one device; statistics of the training set."""
+
+    train_pixels: Tensor
+    train_labels: Tensor
+    test_pixels: Tensor
+    test_labels: Tensor
+    classes: int
+    mean_image: Tensor
+    mean: Tensor
+    std: Tensor
+
+    @property
+    def channels(self) -> int:
+        return self.train_pixels.shape[3]
+
+    @property
+    def image_size(self) -> int:
+        return self.train_pixels.shape[1]
+
+
+@lru_cache(maxsize=2)
+def load(dataset: str, data_dir: Path, device: torch.device) -> Dataset:
+    """The dataset on the device (on a CPU mapped from the cache's file); a process that asks again has it already.
+
+    Raises ValueError where decoding does (`decoding.decode`), for images that are not square, and for a set that does
+    not fit the device's memory.
+    """
+    return to_device(decode(dataset, data_dir), device, name=dataset)
+
+
+def to_device(arrays: Arrays, device: torch.device, name: str = "the dataset") -> Dataset:
+    """The arrays as tensors on the device, the mean image [H, W, C], and mean and deviation of each channel [C]."""
+    pixels = arrays.train_pixels
+    if pixels.shape[1] != pixels.shape[2] or pixels.shape[1:] != arrays.test_pixels.shape[1:]:
+        raise ValueError(
+            f"images must be square and of one size, but {name} has {pixels.shape[1:]}, {arrays.test_pixels.shape[1:]}"
+        )
+    size = pixels.nbytes + arrays.test_pixels.nbytes
+    free = (
+        torch.cuda.mem_get_info(device)[0]
+        if device.type == "cuda"
+        else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    )
+    if size > 0.8 * free:
+        raise ValueError(
+            f"{name} must fit in 80 % of the memory of {device}, but takes {size / 2**30:.1f} GiB of its "
+            f"{free / 2**30:.1f} GiB: streaming a larger set is not built yet"
+        )
+    counts = np.stack([np.bincount(pixels[..., c].reshape(-1), minlength=256) for c in range(pixels.shape[3])])
+    levels, total = np.arange(256.0), pixels.size // pixels.shape[3]
+    mean = counts @ levels / total
+    std = np.sqrt(np.maximum(counts @ levels**2 / total - mean**2, 1e-12))
+    mean_image = np.add.reduce(pixels, axis=0, dtype=np.int64) / len(pixels)
+
+    return Dataset(
+        train_pixels=_tensor(pixels).to(device),
+        train_labels=torch.tensor(np.asarray(arrays.train_labels), device=device),
+        test_pixels=_tensor(arrays.test_pixels).to(device),
+        test_labels=torch.tensor(np.asarray(arrays.test_labels), device=device),
+        classes=len(arrays.classes),
+        mean_image=torch.tensor(mean_image, dtype=torch.float32, device=device),
+        mean=torch.tensor(mean, dtype=torch.float32, device=device),
+        std=torch.tensor(std, dtype=torch.float32, device=device),
+    )
+
+
+def _tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
+    """The array's own memory as a tensor."""
+    with warnings.catch_warnings():
+        # A mapped file is read-only, which torch warns of; nothing here writes to the images.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(pixels)
+
+
+class _Epoch(NamedTuple):
+    """One epoch's order, and each image's own crop offsets and flip."""
+
+    order: Tensor
+    top: Tensor
+    left: Tensor
+    flip: Tensor
+
+
+class Stream:
+    """The training examples of all epochs end to end; example i of the stream is the same whatever the batch size.
+
+    Order and augmentation depend on (seed, epoch) alone, so that runs of the same seed see the same images in the same
+    order under any policy, and a resumed run needs no state of this. `augmentation`, `normalization`: see `RunSpec`.
+    """
+
+    def __init__(self, data: Dataset, seed: int, augmentation: str, normalization: str) -> None:
+        self.data, self.seed = data, seed
+        self.flips, self.crops = augmentation != "none", augmentation == "flip_crop"
+        if normalization == "channel":
+            self.shift, self.gain = data.mean, 1 / data.std
+        else:
+            self.shift, self.gain = data.mean_image, torch.ones_like(data.std)
+        if self.crops and data.image_size <= PADDING:
+            raise ValueError(f"image size > {PADDING} must hold for flip_crop, but got {data.image_size}")
+        self._epochs: dict[int, _Epoch] = {}
+
+    def batch(self, start: int, size: int) -> tuple[Tensor, Tensor]:
+        """Examples [start, start + size) of the stream: float32 [size, C, H, W] in channels_last, and labels [size]."""
+        total = len(self.data.train_labels)
+        pieces, end = [], start + size
+        while start < end:
+            number, first = divmod(start, total)
+            stop = min(total, first + end - start)
+            pieces.append(_Epoch(*(part[first:stop] for part in self._epoch(number))))
+            start += stop - first
+        piece = pieces[0] if len(pieces) == 1 else _Epoch(*map(torch.cat, zip(*pieces, strict=True)))
+        return self._normalised(self._augmented(piece)), self.data.train_labels[piece.order]
+
+    def test_batch(self, start: int, size: int) -> tuple[Tensor, Tensor]:
+        """Test examples [start, start + size), as they are but normalised."""
+        chosen = slice(start, start + size)
+        return self._normalised(self.data.test_pixels[chosen]), self.data.test_labels[chosen]
+
+    def _epoch(self, number: int) -> _Epoch:
+        if number not in self._epochs:
+            self._epochs = {kept: self._epochs[kept] for kept in self._epochs if kept == number - 1}
+            mixed = np.random.SeedSequence((self.seed, number)).generate_state(1, np.uint64)[0]
+            source = torch.Generator().manual_seed(int(mixed))
+            n, device = len(self.data.train_labels), self.data.train_labels.device
+            order = torch.randperm(n, generator=source)
+            top, left = torch.randint(2 * PADDING + 1, (2, n), generator=source)
+            flip = torch.randint(2, (n,), generator=source).bool()
+            self._epochs[number] = _Epoch(*(part.to(device) for part in (order, top, left, flip)))
+        return self._epochs[number]
+
+    def _augmented(self, piece: _Epoch) -> Tensor:
+        pixels = self.data.train_pixels
+        if not self.flips:
+            return pixels[piece.order]
+        side = self.data.image_size
+        across = torch.arange(side, device=pixels.device)
+        columns = torch.where(piece.flip[:, None], side - 1 - across, across)
+        rows = across.expand(len(piece.order), side)
+        if self.crops:
+            columns = _reflected(columns + piece.left[:, None] - PADDING, side)
+            rows = _reflected(rows + piece.top[:, None] - PADDING, side)
+        # One gather does crop, reflection and flip: an index for every pixel of the batch.
+        index = (piece.order[:, None] * side + rows)[:, :, None] * side + columns[:, None, :]
+        return pixels.view(-1, pixels.shape[3])[index]
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return ((pixels - self.shift) * self.gain).permute(0, 3, 1, 2)
+
+
+def _reflected(position: Tensor, side: int) -> Tensor:
+    """Positions beyond an edge mirrored at it (the edge itself not repeated)."""
+    inside = position.abs()
+    return torch.where(inside < side, inside, 2 * (side - 1) - inside)

@@ -1,0 +1,104 @@
+"""Figures: each is two functions, the numbers (a frame) and the drawing (an Altair chart)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import altair as alt
+import pandas as pd
+
+from lrbs_core.results import RunRecord, curves
+from lrbs_core.specs import RunSpec
+from lrbs_core.statistics import mean_interval
+
+__all__ = ["accuracy_chart", "accuracy_numbers", "save", "settings_chart", "settings_numbers"]
+
+# Okabe and Ito's colours, told apart by colour-blind readers and, with the dashes, in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 4], [1, 3], [10, 4], [3, 1])
+WIDTH, HEIGHT = 300, 220
+
+
+def settings_numbers(specs: Iterable[RunSpec], points: int = 400) -> pd.DataFrame:
+    """lr and batch size of each policy by epoch, both sides of every jump included."""
+    lines = []
+    for spec in {spec.label: spec for spec in specs}.values():
+        edges = spec.policy.edges(spec.epochs)
+        grid = {spec.epochs * i / points for i in range(points)}
+        sides = {side for edge in edges for side in (edge, edge * (1 - 1e-9)) if side < spec.epochs}
+        for epoch in sorted(grid | sides):
+            setting = spec.policy(epoch)
+            lines.append({"policy": spec.label, "epoch": epoch, "lr": setting.lr, "batch_size": setting.batch_size})
+    return pd.DataFrame(lines)
+
+
+def settings_chart(numbers: pd.DataFrame) -> alt.HConcatChart:
+    """lr and batch size against epochs on log axes (Smith et al. 2018, Figure 1)."""
+
+    def panel(name: str, title: str) -> alt.Chart:
+        chart: alt.Chart = (
+            alt.Chart(numbers)
+            .mark_line(strokeWidth=2)
+            .encode(
+                x=alt.X("epoch:Q", title="epoch"),
+                y=alt.Y(f"{name}:Q", title=title, scale=alt.Scale(type="log")),
+                **_policy_style(numbers),
+            )
+            .properties(width=WIDTH, height=HEIGHT)
+        )
+        return chart
+
+    return alt.hconcat(panel("lr", "learning rate"), panel("batch_size", "batch size"))
+
+
+def accuracy_numbers(pairs: Sequence[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
+    """Test accuracy by policy and row: mean over seeds and 95 % interval, with the epoch and updates of the row."""
+    table = curves(pairs)
+    lines = []
+    for (policy, row), group in table.groupby(["policy", "row"], sort=False):
+        mean, low, high, n = mean_interval(group["test_accuracy"].astype(float).tolist())
+        first = group.iloc[0]
+        lines.append({
+            "policy": policy, "row": row, "epoch": first["epoch"], "updates": first["updates"],
+            "mean": mean, "low": low, "high": high, "n": n,
+        })  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def accuracy_chart(numbers: pd.DataFrame) -> alt.HConcatChart:
+    """Test accuracy against epochs and against updates (log axis), mean with 95 % band over seeds."""
+
+    def panel(name: str, title: str, kind: Literal["linear", "log"]) -> alt.LayerChart:
+        x = alt.X(f"{name}:Q", title=title, scale=alt.Scale(type=kind))
+        base = alt.Chart(numbers)
+        accuracy = alt.Scale(zero=False)
+        line = base.mark_line(strokeWidth=2).encode(
+            x=x, y=alt.Y("mean:Q", title="test accuracy (%)", scale=accuracy), **_policy_style(numbers)
+        )
+        band = base.mark_area(opacity=0.15).encode(
+            x=x, y=alt.Y("low:Q", scale=accuracy), y2="high:Q", color=_policy_style(numbers)["color"]
+        )
+        layers: alt.LayerChart = (band + line).properties(width=WIDTH, height=HEIGHT)
+        return layers
+
+    return alt.hconcat(panel("epoch", "epoch", "linear"), panel("updates", "updates", "log"))
+
+
+def _policy_style(numbers: pd.DataFrame) -> dict[str, alt.Color | alt.StrokeDash]:
+    labels = list(dict.fromkeys(numbers["policy"]))
+    legend = alt.Legend(title=None, orient="bottom", columns=2, labelLimit=300)
+    colours = [COLOURS[i % len(COLOURS)] for i in range(len(labels))]
+    dashes = [DASHES[i % len(DASHES)] for i in range(len(labels))]
+    return {
+        "color": alt.Color("policy:N", scale=alt.Scale(domain=labels, range=colours), legend=legend),
+        "strokeDash": alt.StrokeDash("policy:N", scale=alt.Scale(domain=labels, range=dashes), legend=legend),
+    }
+
+
+def save(chart: alt.TopLevelMixin, path: Path) -> None:
+    """Writes SVG or PNG, as the file's suffix says. Raises ValueError for another suffix."""
+    if path.suffix not in (".svg", ".png"):
+        raise ValueError(f"a figure must be .svg or .png, but got {path}")
+    chart.save(str(path), scale_factor=2 if path.suffix == ".png" else 1)

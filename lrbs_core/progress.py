@@ -1,0 +1,96 @@
+"""Progress of a sweep while it runs, read from the journals: what is running, done and left, and the time to go."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from lrbs_core.journal import Reader, RunFolder
+
+__all__ = ["Watch"]
+
+ENDED = ("finished", "diverged", "stopped", "failed")
+
+
+class Watch:
+    """While a context manager, shows the runs on standard error: a line an ended run, and a live bar on a terminal."""
+
+    def __init__(self, folders: Sequence[RunFolder], poll_seconds: float = 0.5) -> None:
+        self.readers = [Reader(folder.journal_path) for folder in folders]
+        self.folders = folders
+        self.totals = [folder.spec.plan().examples for folder in folders]
+        self.poll_seconds = poll_seconds
+        self.console = Console(file=sys.stderr, highlight=False)
+        self._told: set[int] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="lrbs-progress", daemon=True)
+
+    def __enter__(self) -> Watch:
+        for reader in self.readers:
+            reader.poll()
+        # Runs that had failed before are run again now: only news from here on count.
+        self._before = [reader.status_time_ms for reader in self.readers]
+        self._began, self._at_start = time.monotonic(), self._seen()
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), console=self.console
+        )
+        self._task = self.progress.add_task("runs", total=sum(self.totals), completed=self._at_start, state="starting")
+        if self.console.is_terminal:
+            self.progress.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._show()
+        if self.console.is_terminal:
+            self.progress.stop()
+
+    def _loop(self) -> None:
+        while not self._stop.wait(self.poll_seconds):
+            self._show()
+
+    def _seen(self) -> int:
+        return sum(int(reader.rows[-1]["examples"]) if reader.rows else 0 for reader in self.readers)
+
+    def _show(self) -> None:
+        for number, reader in enumerate(self.readers):
+            reader.poll()
+            if number not in self._told and self._ended(number):
+                self._told.add(number)
+                self.console.print(self._line(number), markup=False)
+        running = sum(reader.status == "running" for reader in self.readers)
+        left = len(self.readers) - len(self._told) - running
+        state = f"{len(self._told)} done, {running} running, {left} waiting{self._to_go()}"
+        self.progress.update(self._task, completed=self._seen(), state=state)
+
+    def _ended(self, number: int) -> bool:
+        reader = self.readers[number]
+        return reader.status in ENDED and reader.status_time_ms > self._before[number]
+
+    def _to_go(self) -> str:
+        done, elapsed = self._seen() - self._at_start, time.monotonic() - self._began
+        left = sum(
+            total - int(reader.rows[-1]["examples"] if reader.rows else 0)
+            for number, (total, reader) in enumerate(zip(self.totals, self.readers, strict=True))
+            if number not in self._told
+        )
+        return f", about {timedelta(seconds=round(elapsed * left / done))} to go" if done > 0 and left > 0 else ""
+
+    def _line(self, number: int) -> str:
+        reader, spec = self.readers[number], self.folders[number].spec
+        text = f"[{len(self._told)}/{len(self.readers)}] {spec.label} seed={spec.seed}: {reader.status}"
+        if reader.status == "failed":
+            return f"{text}: {reader.note.strip().splitlines()[-1]}"
+        if reader.rows:
+            row = reader.rows[-1]
+            accuracy, updates, seconds = (row[name] for name in ("test_accuracy", "updates", "train_seconds"))
+            text += f", test accuracy {accuracy:.2f} %, {updates:.0f} updates in {seconds:.1f} s"
+        return text + ("" if self.console.is_terminal else self._to_go())

@@ -1,0 +1,310 @@
+"""MLflow: delivers the journals, and reads runs back.
+
+Experiment = sweep; one parent run a launch, one child a spec, found by its key and never made twice. Everything is
+read from the journals, with their own timestamps, so that sending it again adds nothing: MLflow keys a point by
+(key, timestamp, step, value). A store that is away costs nothing but lateness.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# The thread that delivers tries again by itself, so a single call need not insist.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from lrbs_core.journal import METRICS, Reader, Row, RunFolder, Status
+from lrbs_core.specs import RunSpec
+
+__all__ = ["DEFAULT_STORE", "Delivery", "Record", "connect", "final_keys", "read"]
+
+DEFAULT_STORE = "sqlite:///mlflow.db"
+POINTS_A_CALL = 1000
+SECONDS_A_PASS = 2.0
+ENDS: dict[Status, str] = {"finished": "FINISHED", "diverged": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+
+
+def connect(uri: str | None) -> MlflowClient:
+    """A client of the store at `uri`, of $MLFLOW_TRACKING_URI, or of `mlflow.db` in this folder, made now if it is new.
+
+    Raises ValueError in one line when the store cannot be reached.
+    """
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"tracking store {_without_password(uri)} cannot be reached: {reason[0][:200]}") from None
+    return client
+
+
+def _without_password(uri: str) -> str:
+    try:
+        password = urlsplit(uri).password
+    except ValueError:
+        return "of an unreadable address"
+    return uri.replace(f":{password}@", ":...@") if password else uri
+
+
+class Record(NamedTuple):
+    """One run as the store has it."""
+
+    key: str
+    status: Status
+    machine: str
+    rows: list[Row]
+
+
+def read(client: MlflowClient, sweep: str, keys: Iterable[str]) -> dict[str, Record]:
+    """The runs of these keys: an ended run's rows from its `rows.csv`, a running one's from its metric histories."""
+    records = {}
+    wanted = set(keys)
+    for key, run in _children(client, sweep).items():
+        if key in wanted:
+            status = run.data.tags.get("lrbs.status", "running")
+            rows = _rows_of(client, run) if status in ENDS else _history(client, run)
+            records[key] = Record(key, status, run.data.tags.get("lrbs.machine", ""), rows)
+    return records
+
+
+def overrides_present(client: MlflowClient, sweep: str) -> dict[str, int]:
+    """How many runs the sweep has with each set of overrides, for telling a person what there is to report."""
+    counts: dict[str, int] = {}
+    for run in _children(client, sweep).values():
+        text = run.data.tags.get("lrbs.overrides", "")
+        counts[text] = counts.get(text, 0) + 1
+    return counts
+
+
+def final_keys(client: MlflowClient, sweep: str) -> set[str]:
+    """The keys whose runs have come to their end in the store."""
+    ended = ("finished", "diverged", "stopped")
+    return {key for key, run in _children(client, sweep).items() if run.data.tags.get("lrbs.status") in ended}
+
+
+def _children(client: MlflowClient, sweep: str) -> dict[str, Run]:
+    experiment = client.get_experiment_by_name(sweep)
+    runs: dict[str, Run] = {}
+    token: str | None = None
+    while experiment is not None:
+        page = client.search_runs(
+            [experiment.experiment_id], run_view_type=ViewType.ACTIVE_ONLY, max_results=1000, page_token=token
+        )
+        runs |= {run.data.tags["lrbs.key"]: run for run in page if "lrbs.key" in run.data.tags}
+        token = page.token
+        if not token:
+            break
+    return runs
+
+
+def _rows_of(client: MlflowClient, run: Run) -> list[Row]:
+    text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/rows.csv")
+    return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
+
+
+def _history(client: MlflowClient, run: Run) -> list[Row]:
+    rows: dict[int, Row] = {}
+    for name in METRICS:
+        for point in client.get_metric_history(run.info.run_id, name):
+            rows.setdefault(point.step, {"row": point.step, "time_ms": point.timestamp})[name] = point.value
+    return [rows[step] for step in sorted(rows) if rows[step].keys() >= set(METRICS)]
+
+
+class _Sent:
+    """How far one journal has been delivered."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.reader = Reader(folder.journal_path)
+        self.run_id = ""
+        self.rows = 0
+        self.status: tuple[Status | None, int] = (None, 0)
+
+    @property
+    def pending(self) -> bool:
+        """Whether the journal, as last read, holds what the store has not been told."""
+        return self.reader.status is not None and (self.rows, self.status) != (
+            len(self.reader.rows),
+            (self.reader.status, self.reader.status_time_ms),
+        )
+
+
+class Delivery:
+    """Delivers journals to the store, in a thread while used as a context manager.
+
+    One of these at a time writes a store file (SQLite); a server or PostgreSQL takes several.
+    """
+
+    def __init__(self, client: MlflowClient, folders: Sequence[RunFolder]) -> None:
+        self.client = client
+        self.error = ""
+        self._sent = [_Sent(folder) for folder in folders]
+        self._runs: dict[str, dict[str, Run]] = {}
+        self._parents: dict[str, str] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="lrbs-delivery", daemon=True)
+
+    def __enter__(self) -> Delivery:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.deliver()
+        self.close()
+
+    @property
+    def late(self) -> int:
+        """Runs of which the store has not been told everything."""
+        return sum(sent.pending for sent in self._sent)
+
+    def deliver(self) -> None:
+        """One pass over the journals. What the store does not take now is kept for the next pass; `error` says why."""
+        self.error = ""
+        for sent in self._sent:
+            sent.reader.poll()
+            if sent.pending:
+                try:
+                    self._deliver(sent)
+                except Exception as error:
+                    self.error = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                    if not self._reachable():
+                        return  # else it is this run's own trouble, which must not hold up the others
+
+    def _reachable(self) -> bool:
+        try:
+            self.client.search_experiments(max_results=1)
+        except Exception:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Ends the parent runs whose children have all ended."""
+        if self.late:
+            return
+        for sweep, parent in self._parents.items():
+            states = [sent.reader.status for sent in self._sent if sent.folder.sweep == sweep and sent.reader.status]
+            if all(state in ENDS for state in states):
+                self.client.set_terminated(parent, "FAILED" if "failed" in states else "FINISHED")
+
+    def _loop(self) -> None:
+        while not self._stop.wait(SECONDS_A_PASS):
+            self.deliver()
+
+    def _deliver(self, sent: _Sent) -> None:
+        reader, status = sent.reader, sent.reader.status
+        assert status is not None
+        if not sent.run_id:
+            sent.run_id = self._run_of(sent)
+        points = [
+            Metric(name, float(row[name]), int(row["time_ms"]), int(row["row"]))
+            for row in reader.rows[sent.rows :]
+            for name in METRICS
+        ]
+        for first in range(0, len(points), POINTS_A_CALL):
+            self.client.log_batch(sent.run_id, metrics=points[first : first + POINTS_A_CALL])
+        sent.rows = len(reader.rows)
+        if status in ENDS:
+            self.client.log_text(sent.run_id, _csv(["row", "time_ms", *METRICS], reader.rows), "rows.csv")
+        tags = {"lrbs.status": status, "lrbs.machine": reader.machine}
+        if status == "failed":
+            tags["lrbs.error"] = reader.note[-4000:]
+        self.client.log_batch(sent.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        if status in ENDS:
+            self.client.set_terminated(sent.run_id, ENDS[status], end_time=reader.status_time_ms)
+        else:
+            self.client.update_run(sent.run_id, status="RUNNING")
+        sent.status = (status, reader.status_time_ms)
+
+    def _run_of(self, sent: _Sent) -> str:
+        """The MLflow run of the spec: the one there is, or a new one."""
+        sweep, spec = sent.folder.sweep, sent.folder.spec
+        experiment = self.client.get_experiment_by_name(sweep)
+        experiment_id = self.client.create_experiment(sweep) if experiment is None else experiment.experiment_id
+        if sweep not in self._runs:
+            self._runs[sweep] = _children(self.client, sweep)
+        known = self._runs[sweep].get(spec.key)
+        if known is not None:
+            if known.data.tags.get("lrbs.started_ms") == str(sent.reader.started_ms):
+                if parent := known.data.tags.get(MLFLOW_PARENT_RUN_ID):
+                    self._parents.setdefault(sweep, parent)
+                return str(known.info.run_id)
+            # Its journal is gone and the run began anew: points of two journals must not mix in one run.
+            self.client.delete_run(known.info.run_id)
+        if sweep not in self._parents:
+            self._parents[sweep] = self._new_parent(experiment_id, sweep)
+        tags = {
+            MLFLOW_PARENT_RUN_ID: self._parents[sweep],
+            "lrbs.key": spec.key,
+            "lrbs.sweep": sweep,
+            "lrbs.policy": spec.label,
+            "lrbs.seed": str(spec.seed),
+            "lrbs.status": "running",
+            "lrbs.started_ms": str(sent.reader.started_ms),
+            "lrbs.overrides": _overrides(spec),
+        }
+        run = self.client.create_run(
+            experiment_id, sent.reader.started_ms, tags=tags, run_name=f"{spec.label} seed={spec.seed}"
+        )
+        run_id = str(run.info.run_id)
+        params = [Param(name, str(value)) for name, value in flatten(spec.to_dict()).items()]
+        self.client.log_batch(run_id, params=params)
+        self.client.log_text(run_id, json.dumps(spec.to_dict(), indent=1), "spec.json")
+        self.client.log_text(run_id, _plan_csv(spec), "plan.csv")
+        return run_id
+
+    def _new_parent(self, experiment_id: str, sweep: str) -> str:
+        name = f"{sweep} {datetime.now(UTC):%Y-%m-%d %H:%M}"
+        run = self.client.create_run(experiment_id, tags={"lrbs.sweep": sweep}, run_name=name)
+        return str(run.info.run_id)
+
+
+def _overrides(spec: RunSpec) -> str:
+    return " ".join(f"{name}={value}" for name, value in spec.overrides)
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, keys joined by dots; lists stay, as text.
+
+    >>> flatten({"policy": {"lr": {"schedule": "Steps", "at": [60]}, "momentum": 0.9}})
+    {'policy.lr.schedule': 'Steps', 'policy.lr.at': '[60]', 'policy.momentum': 0.9}
+    """
+    flat: dict[str, Any] = {}
+    for name, part in value.items():
+        if isinstance(part, dict):
+            flat |= flatten(part, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = json.dumps(part) if isinstance(part, list) else part
+    return flat
+
+
+def _plan_csv(spec: RunSpec) -> str:
+    phases = [phase.__dict__ for phase in spec.plan().phases]
+    return _csv(list(phases[0]), phases)
+
+
+def _csv(columns: list[str], rows: Iterable[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,286 @@
+"""Training: one spec in, rows out. No logger, no callback; whoever iterates decides what becomes of a row."""
+
+from __future__ import annotations
+
+import io
+import platform
+import time
+from collections.abc import Generator, Iterable, Sequence
+from itertools import chain, islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lrbs_core import models, optimizers
+from lrbs_core.data import Dataset, Stream, load
+from lrbs_core.journal import Row, Status, write_whole
+from lrbs_core.noise import noise_scale
+from lrbs_core.planning import Update, micro_batches
+from lrbs_core.schedules import exactly
+from lrbs_core.specs import Machine, RunSpec
+
+__all__ = ["describe", "device_of", "prepare", "train"]
+
+# Reading the loss waits for a GPU to catch up, so it is looked at once in so many updates.
+UPDATES_A_LOOK = 16
+
+
+def device_of(machine: Machine) -> torch.device:
+    """The device that the machine's setting names. Raises ValueError for CUDA where there is none."""
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if machine.device == "auto" else machine.device
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:NUMBER, but got {name!r}")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {name} needs a CUDA GPU, but torch finds none")
+    return torch.device(name)
+
+
+def describe(machine: Machine) -> str:
+    """The hardware and torch that a run's seconds belong to."""
+    device = device_of(machine)
+    if device.type == "cuda":
+        hardware = torch.cuda.get_device_name(device)
+    else:
+        hardware = f"{_processor()}, {machine.threads or torch.get_num_threads()} thread(s)"
+    settings = "".join(f", {name}" for name in ("bf16", "compile") if getattr(machine, name))
+    return f"{hardware}, torch {torch.__version__}{settings}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def prepare(specs: Iterable[RunSpec], machine: Machine) -> None:
+    """Raises ValueError, naming the run, for what only data and network can tell; decodes the datasets once.
+
+    Called before a sweep starts, so that bad input is known before the first run rather than in the last.
+    """
+    device = device_of(machine)
+    checked = set()
+    for spec in specs:
+        what = (spec.dataset, spec.examples, spec.model, spec.ghost_size, spec.augmentation, spec.normalization)
+        if what in checked:
+            continue
+        checked.add(what)
+        data = load(spec.dataset, machine.data_dir, device)
+        with _naming(spec):
+            _check_examples(spec, data)
+            Stream(data, spec.seed, spec.augmentation, spec.normalization)
+            with torch.device("meta"):
+                models.build(spec.model, data.classes, data.channels, data.image_size, spec.ghost_size)
+            micro_batches(1, _micro_batch(machine, device), spec.ghost_size)
+
+
+class _naming:  # noqa: N801 - reads as a statement
+    """Puts the run's label before a ValueError."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        self.spec = spec
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ValueError):
+            raise ValueError(f"run {self.spec.label!r}: {error}") from None
+
+
+def _check_examples(spec: RunSpec, data: Dataset) -> None:
+    if len(data.train_labels) != spec.examples:
+        raise ValueError(
+            f"{spec.dataset} must have the {spec.examples} training examples of the plan, "
+            f"but got {len(data.train_labels)}"
+        )
+
+
+def _micro_batch(machine: Machine, device: torch.device) -> int:
+    return machine.micro_batch or (2048 if device.type == "cuda" else 128)
+
+
+def train(
+    spec: RunSpec,
+    checkpoint: Path | None = None,
+    journalled: Sequence[Row] = (),
+    *,
+    machine: Machine,
+    data: Dataset | None = None,
+) -> Generator[Row, None, Status]:
+    """Yields a row an evaluation (`journal.METRICS`) and returns "finished", or "diverged" when the loss is not finite.
+
+    Iterates the spec's own walk; the clock stands still outside the updates. With `checkpoint`, a file: goes on from
+    it if it is there (yielding again the rows made before it) and writes it as the machine says and at the end. Rows
+    already in `journalled` are handed out as they stand there, so that a resumed run never tells a row twice
+    differently. `data` stands in for the spec's dataset. On a CPU, equal specs give equal bits, resumed or not.
+    Raises ValueError for a spec that does not fit its data or network, or a checkpoint of another run.
+    """
+    device = device_of(machine)
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
+    if data is None:
+        data = load(spec.dataset, machine.data_dir, device)
+    with _naming(spec):
+        run = _Run(spec, data, machine, device)
+    if checkpoint is not None and checkpoint.exists():
+        run.restore(checkpoint.read_bytes())
+    yield from run.rows
+
+    saved, diverged = time.monotonic(), False
+    updates = chain(islice(spec.walk(), run.updates, None), [None])
+    for update, following in pairwise(updates):
+        assert update is not None
+        run.take(update)
+        looked = following is None or update.number % UPDATES_A_LOOK == 0
+        diverged = looked and not run.loss_is_finite()
+        if run.row_is_due(following) or diverged:
+            diverged = diverged or not run.loss_is_finite()
+            yield run.make_row(update, following, journalled)
+        if diverged:
+            break
+        if checkpoint is not None and (following is None or time.monotonic() - saved >= machine.checkpoint_seconds):
+            write_whole(checkpoint, run.state())
+            saved, diverged = time.monotonic(), False
+    return "diverged" if diverged else "finished"
+
+
+class _Run:
+    """All that the next update depends on, and how it is kept in a checkpoint."""
+
+    def __init__(self, spec: RunSpec, data: Dataset, machine: Machine, device: torch.device) -> None:
+        _check_examples(spec, data)
+        self.spec, self.data, self.device, self.bf16 = spec, data, device, machine.bf16
+        self.limit = _micro_batch(machine, device)
+        self.stream = Stream(data, spec.seed, spec.augmentation, spec.normalization)
+        torch.manual_seed(spec.seed)
+        model = models.build(spec.model, data.classes, data.channels, data.image_size, spec.ghost_size)
+        self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: nn.Module = torch.compile(self.model) if machine.compile else self.model  # type: ignore[assignment]
+        self.optimizer = optimizers.build(spec.optimizer, self.model, spec.weight_decay)
+        self.rows: list[Row] = []
+        self.updates, self.examples, self.seconds = 0, 0, 0.0
+        # Since the last row: the sum of losses and the number of correct answers [2], on the device.
+        self.tally = torch.zeros(2, dtype=torch.float64, device=device)
+
+    def take(self, update: Update) -> None:
+        """One update, by as many forward/backward passes as the micro-batch asks for."""
+        began = time.perf_counter()
+        optimizers.apply_setting(self.optimizer, update.setting)
+        self.optimizer.zero_grad(set_to_none=True)
+        start = update.start
+        for size in micro_batches(update.size, self.limit, self.spec.ghost_size):
+            images, labels = self.stream.batch(start, size)
+            logits = self._logits(images)
+            loss = functional.cross_entropy(logits, labels, reduction="sum")
+            (loss / update.size).backward()  # type: ignore[no-untyped-call]
+            self._count(self.tally, logits, loss, labels)
+            start += size
+        self.optimizer.step()
+        self.updates += 1
+        self.examples += update.size
+        self.seconds += time.perf_counter() - began
+
+    def loss_is_finite(self) -> bool:
+        began = time.perf_counter()
+        finite = bool(self.tally[0].isfinite())
+        self.seconds += time.perf_counter() - began
+        return finite
+
+    def row_is_due(self, following: Update | None) -> bool:
+        if following is None:
+            return True
+        due = exactly(self.spec.evaluate_every_epochs, float(self._rows_due() + 1))
+        return following.start / self.spec.examples >= due
+
+    def _rows_due(self) -> int:
+        """Evaluations whose epoch has passed: fewer than rows never, more when one batch passes several."""
+        return int(self.rows[-1]["epoch"] / self.spec.evaluate_every_epochs + 1e-9) if self.rows else 0
+
+    def make_row(self, update: Update, following: Update | None, journalled: Sequence[Row]) -> Row:
+        spec, number = self.spec, len(self.rows) + 1
+        loss, correct = self.tally.tolist()
+        before = self.rows[-1] if self.rows else {"examples": 0.0, "train_seconds": 0.0}
+        seen = self.examples - before["examples"]
+        self.tally.zero_()
+        test_loss, test_accuracy = self.evaluate()
+        row: Row = {
+            "row": number,
+            "time_ms": int(time.time() * 1000),
+            "epoch": spec.epochs if following is None else following.start / spec.examples,
+            "updates": self.updates,
+            "examples": self.examples,
+            "train_seconds": self.seconds,
+            **update.setting._asdict(),
+            "noise_scale": noise_scale(*update.setting, spec.examples),
+            "train_loss": loss / seen,
+            "train_accuracy": 100 * correct / seen,
+            "test_loss": test_loss,
+            "test_accuracy": test_accuracy,
+            "examples_per_second": seen / (self.seconds - before["train_seconds"]),
+        }
+        if number <= len(journalled):
+            row = journalled[number - 1]
+            self.seconds = row["train_seconds"]
+        self.rows.append(row)
+        return row
+
+    @torch.inference_mode()
+    def evaluate(self) -> tuple[float, float]:
+        """Mean loss and accuracy in percent on the test set."""
+        tally = torch.zeros(2, dtype=torch.float64, device=self.device)
+        total, size = len(self.data.test_labels), max(self.limit, 256)
+        self.network.eval()
+        for start in range(0, total, size):
+            images, labels = self.stream.test_batch(start, size)
+            logits = self._logits(images)
+            self._count(tally, logits, functional.cross_entropy(logits, labels, reduction="sum"), labels)
+        self.network.train()
+        loss, correct = tally.tolist()
+        return loss / total, 100 * correct / total
+
+    def _logits(self, images: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            logits: Tensor = self.network(images)
+        return logits.float()
+
+    @staticmethod
+    def _count(tally: Tensor, logits: Tensor, loss: Tensor, labels: Tensor) -> None:
+        tally += torch.stack([loss.detach().double(), (logits.argmax(1) == labels).sum().double()])
+
+    def state(self) -> bytes:
+        """The checkpoint: weights, optimizer, random state, place in the plan, rows so far."""
+        content: dict[str, Any] = {
+            "key": self.spec.key,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "tally": self.tally,
+            "rows": self.rows,
+            "updates": self.updates,
+            "examples": self.examples,
+            "seconds": self.seconds,
+        }
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        return buffer.getvalue()
+
+    def restore(self, content: bytes) -> None:
+        """Everything as it was when `state` was called. Raises ValueError for another run's checkpoint."""
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if state["key"] != self.spec.key:
+            raise ValueError(
+                f"run {self.spec.label!r}: checkpoint of {self.spec.key} expected, but got one of {state['key']}"
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+        if state["cuda_random"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_random"], self.device)
+        self.tally.copy_(state["tally"])
+        self.rows, self.updates = state["rows"], state["updates"]
+        self.examples, self.seconds = state["examples"], state["seconds"]

@@ -1,0 +1,59 @@
+"""Figures 1, 2 and 3a of Smith et al. 2018: decaying the learning rate or increasing the batch, WRN-16-4 on CIFAR-10.
+
+    lrbs run sweeps/smith2018_fig1_cifar10.py --gpus-per-run 1 --bf16
+
+Settings of section 5.1: SGD with momentum 0.9, lr 0.1, B 128, ghost batches of 128, three steps of factor 5 at epochs 60,
+120, 160 (read off Figure 1, as in WRN's own code), flips and crops padded by 4. Not stated there and taken from WRN's
+code: weight decay 5e-4. Expected: all three reach 94.2-94.5 % (read off Figure 3a, +-0.3).
+
+Count convention: the paper's curves end at 204.8 epochs = 80000 x 128 / 50000, and a stream that carries the last batch
+over the epoch's edge meets every count that it states (Figure 5: about 80000, about 29000, below 6500, below 2500).
+Cost: 3 policies x 3 seeds, 10.24 million examples each; about 57 h a run on one CPU core, minutes on a large GPU.
+"""
+
+from lrbs_core import Claim, Policy, RunSpec, Steps
+
+SOURCE = "Smith, Kindermans, Ying and Le 2018 (arXiv 1711.00489), Figures 1 to 3a"
+CLAIMS = (
+    Claim("Figure 5, 'original'", "decaying lr", "updates", 80_000, tolerance=500),
+    Claim("Figure 5, 'increasing batch size'", "increasing batch", "updates", 29_000, tolerance=500),
+    Claim("Figure 3a", "decaying lr", "test_accuracy", 94.35, tolerance=0.45),
+    Claim("Figure 3a", "hybrid", "test_accuracy", 94.35, tolerance=0.45),
+    Claim("Figure 3a", "increasing batch", "test_accuracy", 94.35, tolerance=0.45),
+    Claim("Figure 3a, curves overlap", "hybrid", "test_accuracy", 0, tolerance=0.3, versus="decaying lr"),
+    Claim("Figure 3a, curves overlap", "increasing batch", "test_accuracy", 0, tolerance=0.3, versus="decaying lr"),
+)
+
+baseline = Policy(lr=Steps(0.1, at=(60, 120, 160), factor=1 / 5), batch_size=128, momentum=0.9)
+POLICIES = {
+    "decaying lr": baseline,
+    "hybrid": baseline.grow_batch(until=100),
+    "increasing batch": baseline.grow_batch(),
+}
+
+
+def runs() -> list[RunSpec]:
+    return [
+        RunSpec(
+            label=label,
+            policy=policy,
+            dataset="cifar10",
+            model="wrn_16_4",
+            optimizer="sgd",
+            weight_decay=5e-4,
+            ghost_size=128,
+            augmentation="flip_crop",
+            normalization="channel",
+            epochs=204.8,
+            partial="carry",
+            seed=seed,
+        )
+        for label, policy in POLICIES.items()
+        for seed in range(3)
+    ]
+
+
+if __name__ == "__main__":
+    from lrbs_core.cli import run_file
+
+    run_file(__file__)

@@ -62,7 +62,7 @@ class Claim:
     @property
     def subject(self) -> str:
         """The claim's left-hand side as text."""
-        return f"{self.metric} of {self.policy}" + (f" less {self.versus}" if self.versus else "")
+        return f"{self.metric.replace('_', ' ')} of {self.policy}" + (f" less {self.versus}" if self.versus else "")
 
     def holds(self, value: float) -> bool:
         """Whether one number meets the claim."""

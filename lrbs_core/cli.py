@@ -105,17 +105,18 @@ def run(
         bool, typer.Option("--offline", help="Serial, and journals only; `lrbs sync` delivers them to MLflow later.")
     ] = False,
     address: Annotated[str | None, typer.Option(help="Ray cluster; else one that runs here, else a new one.")] = None,
-    cpus_per_run: Annotated[float, typer.Option(min=0, help="CPUs that Ray sets aside for a run.")] = 1,
+    cpus_per_run: Annotated[float, typer.Option(min=0, help="CPUs of a run, set aside by Ray.")] = 1,
     gpus_per_run: Annotated[float, typer.Option(min=0, help="GPUs that Ray sets aside for a run, such as 0.25.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:NUMBER.")] = "auto",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of a run; else its CPUs under Ray, all in serial.")
+        int | None, typer.Option(min=1, help="CPU threads of a run; else its CPUs. Large nets gain from more.")
     ] = None,
     micro_batch: Annotated[
         int | None, typer.Option(min=1, help="Most examples in one forward/backward; else 128 (CPU), 2048 (GPU).")
     ] = None,
     bf16: Annotated[bool, typer.Option("--bf16", help="Autocast to bfloat16.")] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
+    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="At least so long between checkpoints.")] = 10.0,
 ) -> None:
     """Run what is missing of a sweep: broken runs go on from their checkpoint, finished ones stay."""
     sweep = _sweep(sweep_file, scale, model, dataset, seeds, data_dir)
@@ -124,9 +125,10 @@ def run(
         data_dir=data_dir.resolve(),
         device=device,
         micro_batch=micro_batch,
-        threads=threads or (max(1, int(cpus_per_run)) if on_ray else None),
+        threads=threads or max(1, int(cpus_per_run)),
         bf16=bf16,
         compile=compiled,
+        checkpoint_seconds=checkpoint_seconds,
     )
     from lrbs_core import training
 
@@ -163,9 +165,13 @@ def run(
     _print_overview(sweep, pairs, as_json=False)
     if not offline:
         _say(f"browse them: mlflow ui --backend-store-uri {client.tracking_uri}, experiment {sweep.name}")
-    failed = [spec.label for spec, reader in pairs if reader.status == "failed"]
+    failed = sum(reader.status == "failed" for _, reader in pairs)
+    undone = sum(reader.status == "running" for _, reader in pairs)
+    if undone:
+        _say(f"{undone} run(s) not at their end (another process has them, or was killed): the same command goes on")
     if failed:
-        _say(f"{len(failed)} run(s) failed: the same command tries them again")
+        _say(f"{failed} run(s) failed: the same command tries them again")
+    if failed or undone:
         raise typer.Exit(1)
 
 
@@ -213,6 +219,9 @@ def report(
     records = tracking.read(client, sweep.name, [spec.key for spec in sweep.runs])
     pairs = [(spec, records[spec.key]) for spec in sweep.runs if spec.key in records]
     if not pairs:
+        _say(
+            f"no run of {sweep.name}, as given, is in {client.tracking_uri} yet: start it with `lrbs run {sweep_file}`"
+        )
         for overrides, count in tracking.overrides_present(client, sweep.name).items():
             _say(f"not in this report: {count} run(s) made with {overrides or 'no overrides'}")
     _print_overview(sweep, pairs, as_json)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import tempfile
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import Any
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Tune's own files (a CSV, a JSON and an event log a trial) repeat the journal.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+# The new output engine prints on standard output whatever its verbosity; lrbs shows its own progress.
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 import ray
 from ray import tune
@@ -25,6 +29,8 @@ __all__ = ["run_on_ray"]
 
 # How often a run whose worker or node died is started again, from its checkpoint.
 RESTARTS = 3
+# The worker of a driver that was killed may hold its run's journal for a while before it dies too.
+SECONDS_TO_LET_GO = 60
 
 
 def run_on_ray(
@@ -38,41 +44,55 @@ def run_on_ray(
     """
     if not folders:
         return
-    began_here = not ray.is_initialized()
-    if began_here:
-        try:
-            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ValueError(f"Ray cluster {address} cannot be reached: {str(error).splitlines()[0]}") from None
+    _require_listener(address)
+    ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         with tempfile.TemporaryDirectory(prefix="lrbs-ray-") as scratch:
             tune.Tuner(
-                tune.with_resources(_trial, {"cpu": cpus, "gpu": gpus}),
+                tune.with_resources(train_run, {"cpu": cpus, "gpu": gpus}),
                 param_space={
                     "folder": tune.grid_search([str(folder.path.resolve()) for folder in folders]),
                     "machine": machine,
                 },
                 tune_config=tune.TuneConfig(reuse_actors=True),
                 run_config=tune.RunConfig(
-                    storage_path=scratch, verbose=0, failure_config=tune.FailureConfig(max_failures=RESTARTS)
+                    name=folders[0].sweep,
+                    storage_path=scratch,
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=RESTARTS),
                 ),
             ).fit()
     finally:
-        if began_here:
-            ray.shutdown()
+        ray.shutdown()
 
 
-def _trial(config: dict[str, Any]) -> None:
+def _require_listener(address: str | None) -> None:
+    """Ray tries for many minutes to reach a cluster that is not there."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon:
+        return  # none given, or "auto" and "local", which are quick to say no
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Ray cluster {address} cannot be reached: {error}") from None
+
+
+def train_run(config: dict[str, Any]) -> None:
     """One run on a worker. Its rows go to the journal; Tune hears of them for what it decides."""
     from lrbs_core.training import describe, train  # the driver needs no torch for this file
 
     machine: Machine = config["machine"]
     folder = RunFolder(Path(config["folder"]))
-    try:
-        for row in run(folder, partial(train, machine=machine), describe(machine)):
-            tune.report(row)
-    except BlockingIOError:
-        return  # another process has it
-    except Exception:
-        logging.getLogger(__name__).exception("run %s", folder.spec.label)
-        return  # in the journal as failed; Tune's restarts are for workers that died
+    until = time.monotonic() + SECONDS_TO_LET_GO
+    while True:
+        try:
+            for row in run(folder, partial(train, machine=machine), describe(machine)):
+                tune.report(row)
+        except BlockingIOError:
+            if time.monotonic() < until:
+                time.sleep(1)
+                continue
+        except Exception:
+            logging.getLogger(__name__).exception("run %s", folder.spec.label)
+        # An error is in the journal as failed; Tune's restarts are for workers that died.
+        return

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -43,7 +42,7 @@ def decode(dataset: str, data_dir: Path) -> Arrays:
     """The arrays of "digits", "cifar10", "cifar100" or "imagefolder:NAME" (in `data_dir`), decoded at most once.
 
     Raises ValueError in one line for a folder that is missing or holds no images, for images of differing sizes,
-    and for unreadable images, each named; what could be decoded is kept for the next try.
+    and for unreadable images, counted and the first five named; what could be decoded is kept for the next try.
     """
     if dataset == "digits":
         return _digits()
@@ -146,7 +145,7 @@ def _decode_folder(folder: Path, splits: list[list[_File]], classes: list[str], 
     _store(Arrays(pixels[0], numbers[0], pixels[1], numbers[1], tuple(classes)), place, splits)
     for other in home.iterdir():
         if other != place:
-            shutil.rmtree(other)  # processes that have it mapped keep their view
+            _discard(other)  # processes that have it mapped keep their view
 
 
 def _keep_readable(readable: dict[_File, npt.NDArray[np.uint8]], home: Path) -> None:
@@ -155,7 +154,8 @@ def _keep_readable(readable: dict[_File, npt.NDArray[np.uint8]], home: Path) -> 
         empty = np.zeros(len(readable), dtype=np.int64)
         pixels = np.stack(list(readable.values()))
         place = home / "readable"
-        shutil.rmtree(place, ignore_errors=True)
+        if place.exists():
+            _discard(place)
         _store(Arrays(pixels, empty, pixels[:0], empty[:0], ()), place, [list(readable), []])
 
 
@@ -194,14 +194,32 @@ def _cached(name: str, build: Callable[[], Arrays]) -> Arrays:
 
 def _store(arrays: Arrays, place: Path, splits: Sequence[Sequence[_File]]) -> None:
     """Writes the folder beside its place and moves it there."""
-    with tempfile.TemporaryDirectory(dir=place.parent.parent, prefix=".lrbs-") as scratch:
-        folder = Path(scratch) / "arrays"
+    folder = _scratch(place)
+    try:
         folder.mkdir()
         for name in ARRAYS:
             np.save(folder / f"{name}.npy", getattr(arrays, name), allow_pickle=False)
         (folder / "classes.json").write_text(json.dumps(arrays.classes))
         (folder / "files.json").write_text(json.dumps([[vars(file) for file in split] for split in splits]))
         folder.replace(place)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _discard(place: Path) -> None:
+    """Moves the folder away before it is removed, so that a kill leaves no half of it in its place."""
+    folder = _scratch(place)
+    place.replace(folder)
+    shutil.rmtree(folder)
+
+
+def _scratch(place: Path) -> Path:
+    """A free path on the cache's own disk, one for each lock; what a kill left there is removed."""
+    name = place.relative_to(_cache_home()).parts[0]
+    folder = _cache_home() / f".{name}.scratch"
+    if folder.exists():
+        shutil.rmtree(folder)
+    return folder
 
 
 def _load(place: Path) -> Arrays:

@@ -12,6 +12,9 @@ from lrbs_core.policies import Setting
 
 __all__ = ["apply_setting", "build"]
 
+# At momentum 0 torch's SGD leaves its velocity as it was, and would go on from that old one when momentum comes back.
+NO_MOMENTUM = 1e-38
+
 
 def build(name: str, model: nn.Module, weight_decay: float) -> torch.optim.Optimizer:
     """ "sgd" (v <- m v + g, w <- w - lr v), "nesterov", or "adam" (beta1 the policy's momentum, beta2 0.999).
@@ -43,4 +46,4 @@ def apply_setting(optimizer: torch.optim.Optimizer, setting: Setting) -> None:
         if "betas" in group:
             group["betas"] = (setting.momentum, group["betas"][1])
         else:
-            group["momentum"] = setting.momentum
+            group["momentum"] = setting.momentum or NO_MOMENTUM

@@ -89,8 +89,6 @@ class Policy:
                 f"max_batch_size >= batch_size must hold, but got max_batch_size={max_batch_size}, "
                 f"batch_size={self.batch_size(0.0):g} at epoch 0"
             )
-        if until is not None and not until > 0:
-            raise ValueError(f"until > 0 must hold, but got until={until}")
         return self._traded(Growth(self.lr, self.batch_size, until, max_batch_size))
 
     def decay_lr(self) -> Policy:

@@ -65,7 +65,7 @@ class Watch:
             reader.poll()
             if number not in self._told and self._ended(number):
                 self._told.add(number)
-                self.console.print(self._line(number), markup=False)
+                self.console.print(self._line(number), markup=False, soft_wrap=True)
         running = sum(reader.status == "running" for reader in self.readers)
         left = len(self.readers) - len(self._told) - running
         state = f"{len(self._told)} done, {running} running, {left} waiting{self._to_go()}"

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from lrbs_core.claims import Measured, verdict
+from lrbs_core.noise import noise_scale
+from lrbs_core.planning import Phase
 from lrbs_core.results import RunRecord, measure, run_table
 from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import mean_interval
@@ -40,7 +42,7 @@ def overview(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]]) -> dict[s
                     name: _interval(mean_interval(done[name].astype(float).tolist()))
                     for name in ("test_accuracy", "train_loss", "train_seconds")
                 },
-                "noise_scale": [round(phase.noise_scale, 6) for phase in spec.plan().phases],
+                "noise_scale": [_noise_at_end(spec, phase) for phase in spec.plan().phases],
             }
         )
     claims = []
@@ -57,6 +59,10 @@ def overview(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]]) -> dict[s
         )
     overrides = dict(sweep.runs[0].overrides)
     return {"sweep": sweep.name, "source": sweep.source, "overrides": overrides, "policies": policies, "claims": claims}
+
+
+def _noise_at_end(spec: RunSpec, phase: Phase) -> float:
+    return round(noise_scale(*spec.policy(math.nextafter(phase.epoch_end, 0)), spec.examples), 6)
 
 
 def _interval(measured: Measured) -> dict[str, float | int | None]:

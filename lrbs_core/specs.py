@@ -173,14 +173,14 @@ class Machine:
 
     - `data_dir`: the folder that holds the datasets; `device`: "cpu", "cuda", "cuda:1", or "auto" (CUDA if there).
     - `micro_batch`: most examples in one forward/backward; None: 128 on a CPU (its cache), 2048 on a GPU.
-    - `threads`: CPU threads of a run; None leaves torch's own. `bf16`: autocast to bfloat16. `compile`: torch.compile.
+    - `threads`: CPU threads of a run. `bf16`: autocast to bfloat16. `compile`: torch.compile.
     - `checkpoint_seconds`: at least so long between two checkpoints.
     """
 
     data_dir: Path = Path("data")
     device: str = "auto"
     micro_batch: int | None = None
-    threads: int | None = None
+    threads: int = 1
     bf16: bool = False
     compile: bool = False
     checkpoint_seconds: float = 10.0

@@ -12,18 +12,20 @@ import io
 import json
 import logging
 import os
+import re
+import tempfile
 import threading
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # The thread that delivers tries again by itself, so a single call need not insist.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
-import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -51,17 +53,16 @@ def connect(uri: str | None) -> MlflowClient:
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"tracking store {_without_password(uri)} cannot be reached: {reason[0][:200]}") from None
+        raise ValueError(_without_password(f"tracking store {uri} cannot be reached: {_first_line(error)}")) from None
     return client
 
 
-def _without_password(uri: str) -> str:
-    try:
-        password = urlsplit(uri).password
-    except ValueError:
-        return "of an unreadable address"
-    return uri.replace(f":{password}@", ":...@") if password else uri
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"://[^/@\s]*@", "://...@", text)
 
 
 class Record(NamedTuple):
@@ -116,7 +117,8 @@ def _children(client: MlflowClient, sweep: str) -> dict[str, Run]:
 
 
 def _rows_of(client: MlflowClient, run: Run) -> list[Row]:
-    text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/rows.csv")
+    with tempfile.TemporaryDirectory() as scratch:
+        text = Path(client.download_artifacts(run.info.run_id, "rows.csv", scratch)).read_text()
     return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
 
 
@@ -186,7 +188,7 @@ class Delivery:
                 try:
                     self._deliver(sent)
                 except Exception as error:
-                    self.error = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                    self.error = _without_password(_first_line(error))
                     if not self._reachable():
                         return  # else it is this run's own trouble, which must not hold up the others
 

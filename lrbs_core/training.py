@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import platform
 import time
 from collections.abc import Generator, Iterable, Sequence
@@ -44,7 +45,7 @@ def describe(machine: Machine) -> str:
     if device.type == "cuda":
         hardware = torch.cuda.get_device_name(device)
     else:
-        hardware = f"{_processor()}, {machine.threads or torch.get_num_threads()} thread(s)"
+        hardware = f"{_processor()}, {machine.threads} thread(s)"
     settings = "".join(f", {name}" for name in ("bf16", "compile") if getattr(machine, name))
     return f"{hardware}, torch {torch.__version__}{settings}"
 
@@ -120,8 +121,7 @@ def train(
     Raises ValueError for a spec that does not fit its data or network, or a checkpoint of another run.
     """
     device = device_of(machine)
-    if machine.threads:
-        torch.set_num_threads(machine.threads)
+    torch.set_num_threads(machine.threads)
     if data is None:
         data = load(spec.dataset, machine.data_dir, device)
     with _naming(spec):
@@ -138,8 +138,10 @@ def train(
         looked = following is None or update.number % UPDATES_A_LOOK == 0
         diverged = looked and not run.loss_is_finite()
         if run.row_is_due(following) or diverged:
-            diverged = diverged or not run.loss_is_finite()
-            yield run.make_row(update, following, journalled)
+            row = run.make_row(update, following, journalled)
+            # The test loss tells of an update that spoilt the weights after its own loss was taken.
+            diverged = diverged or not (math.isfinite(row["train_loss"]) and math.isfinite(row["test_loss"]))
+            yield row
         if diverged:
             break
         if checkpoint is not None and (following is None or time.monotonic() - saved >= machine.checkpoint_seconds):

@@ -54,7 +54,7 @@ def _flat_features(image_size: int, channels: int) -> int:
     for _ in range(3):
         side = -(-(side - 3) // 2) + 1
     if side < 1:
-        raise ValueError(f"image size >= 15 must hold for Caffe's nets, but got {image_size}")
+        raise ValueError(f"image size >= 8 must hold for Caffe's nets, but got {image_size}")
     return side * side * channels
 
 

@@ -51,7 +51,7 @@ class Growth(Schedule):
 
     def edges(self, end: float) -> tuple[float, ...]:
         last = end if self.until is None else min(end, self.until)
-        edges = {*self.lr.edges(last), *self.batch_size.edges(end if self.max_batch_size is not None else last)}
+        edges = {*self.lr.edges(last), *(self.batch_size.edges(end) if self.max_batch_size is not None else ())}
         return tuple(sorted(edges | ({self.until} if self.until is not None and self.until <= end else set())))
 
     @property

@@ -1,8 +1,8 @@
 """How much of bare compute the training loop reaches: examples a second of `train` over those of a bare loop.
 
-The bare loop is forward, backward and SGD update on one batch that lies in memory, normalised, in channels_last. `train`
-also draws the order, gathers, crops and flips, accumulates loss and accuracy, and sets the policy's lr. Both are timed in
-turns, so that what else the machine does falls on both.
+The bare loop is forward, backward and SGD update on one batch that lies in memory, normalised, in channels_last.
+`train` also draws the order, gathers, crops and flips, accumulates loss and accuracy, and sets the policy's lr. Both are
+timed in turns, so that what else the machine does falls on both.
 
     python tests/bench/throughput.py [--rounds 5] [--batch-size 128] [--device cpu]
 """
@@ -73,8 +73,11 @@ def main() -> None:
     torch.set_num_threads(1)
     examples = options.updates * options.batch_size
     data = made_data(examples, device)
-    print(f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} CPUs, 1 thread, {device}, B = {options.batch_size}")
-    print(f"{'net':12} {'bare/s':>8} {'train/s':>8} {'ratio: median':>14} {'min':>6} {'max':>6}   n = {options.rounds} rounds")
+    print(
+        f"torch {torch.__version__}, {platform.machine()}, {os.cpu_count()} CPUs, 1 thread, {device}, "
+        f"B = {options.batch_size}, n = {options.rounds} rounds"
+    )
+    print(f"{'net':12} {'bare/s':>8} {'train/s':>8} {'ratio: median':>14} {'min':>6} {'max':>6}")
     for net, (ghost_size, normalization) in NETS.items():
         spec = RunSpec(
             label=net, policy=Policy(0.001, options.batch_size, 0.9), dataset="imagefolder:made", examples=examples,
@@ -84,10 +87,18 @@ def main() -> None:
         pairs = []
         for _ in range(options.rounds):
             # The first epoch warms up; the second row times the second epoch.
-            pairs.append((bare(spec, data, device, options.updates), list(train(spec, machine=machine, data=data))[1]["examples_per_second"]))
+            pairs.append(
+                (
+                    bare(spec, data, device, options.updates),
+                    list(train(spec, machine=machine, data=data))[1]["examples_per_second"],
+                )
+            )
         ratios = sorted(ours / theirs for theirs, ours in pairs)
         medians = [statistics.median(side) for side in zip(*pairs, strict=True)]
-        print(f"{net:12} {medians[0]:8.0f} {medians[1]:8.0f} {statistics.median(ratios):14.3f} {ratios[0]:6.3f} {ratios[-1]:6.3f}")
+        print(
+            f"{net:12} {medians[0]:8.0f} {medians[1]:8.0f} {statistics.median(ratios):14.3f} "
+            f"{ratios[0]:6.3f} {ratios[-1]:6.3f}"
+        )
 
 
 if __name__ == "__main__":

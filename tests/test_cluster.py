@@ -1,0 +1,96 @@
+"""Runs through Ray Tune: a real cluster on this machine, real workers, real kills."""
+
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from made import command, journal_rows, kill_at_row, lrbs, unclocked, write_sweep
+from mlflow import MlflowClient
+
+from lrbs_core.journal import METRICS
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+EPOCHS = 8
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The rows of the sweep run one after another in one process."""
+    folder = tmp_path_factory.mktemp("serial")
+    result = lrbs("run", write_sweep(folder / "tiny.py", EPOCHS, seeds=1), "--offline", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return {key: unclocked(rows) for key, rows in journal_rows(folder).items()}
+
+
+def check(folder, undisturbed):
+    """Every row as in the undisturbed run; one MLflow run a key, each point once, one parent."""
+    told = journal_rows(folder)
+    assert {key: unclocked(rows) for key, rows in told.items()} == undisturbed
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    children = [run for run in runs if "lrbs.key" in run.data.tags]
+    assert Counter(run.data.tags["lrbs.key"] for run in children) == Counter(list(undisturbed))
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert len(runs) - len(children) == 1
+    for run in children:
+        history = [
+            (name, p.step, p.timestamp) for name in METRICS for p in client.get_metric_history(run.info.run_id, name)
+        ]
+        rows = told[run.data.tags["lrbs.key"]]
+        assert sorted(history) == sorted((name, row["row"], row["time_ms"]) for row in rows for name in METRICS)
+
+
+def test_ray_trains_bit_for_bit_what_one_process_does(undisturbed, tmp_path):
+    result = lrbs("run", write_sweep(tmp_path / "tiny.py", EPOCHS, seeds=1), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    check(tmp_path, undisturbed)
+    assert "growing" in result.stdout
+    assert "ray" not in result.stdout.lower()
+
+
+def test_a_killed_driver_is_gone_on_from(undisturbed, tmp_path):
+    arguments = ["run", write_sweep(tmp_path / "tiny.py", EPOCHS, seeds=1), "--checkpoint-seconds", 0.2]
+    kill_at_row(5, arguments, cwd=tmp_path)
+    result = lrbs(*arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    check(tmp_path, undisturbed)
+
+
+def test_a_killed_worker_is_started_again(undisturbed, tmp_path):
+    arguments = ["run", write_sweep(tmp_path / "tiny.py", EPOCHS, seeds=1), "--checkpoint-seconds", 0.2]
+    process = subprocess.Popen(
+        command(*arguments), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 120
+    while sum(map(len, journal_rows(tmp_path).values())) < 4:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    killed = [pid for pid in holders(tmp_path) if not os.kill(pid, signal.SIGKILL)]
+    _, complaints = process.communicate(timeout=200)
+    assert killed
+    assert process.returncode == 0, complaints
+    check(tmp_path, undisturbed)
+
+
+def holders(folder: Path) -> list[int]:
+    """Processes that have a journal below the folder open."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            files = [str(handle.readlink()) for handle in (process / "fd").iterdir()]
+        except OSError:
+            continue
+        if any(name.startswith(str(folder)) and name.endswith("journal.jsonl") for name in files):
+            found.append(int(process.name))
+    return found
+
+
+def test_an_unreachable_cluster_is_one_line(tmp_path):
+    result = lrbs("run", write_sweep(tmp_path / "tiny.py", 1, seeds=1), "--address", "127.0.0.1:9", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "Ray cluster 127.0.0.1:9 cannot be reached" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,250 @@
+"""The journal: what is in it when a write was cut short at any place, and what two processes may do to it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made import made_spec
+
+from lrbs_core import journal as journal_file
+from lrbs_core.journal import Journal, Reader, RunFolder, write_whole
+from lrbs_core.specs import RunSpec
+
+SPEC = made_spec(label="a")
+
+
+def row(number, loss=0.5):
+    return {"row": number, "train_loss": loss}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "journal.jsonl"
+
+
+def fill(path, rows, status=None):
+    with Journal(path) as journal:
+        for one in rows:
+            journal.append(one)
+        if status:
+            journal.set_status(status)
+
+
+def program(code, *arguments):
+    """Another process that runs `code`, and whose every printed line can be waited for."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_rows_and_statuses_come_back(path):
+    before = int(time.time() * 1000)
+    with Journal(path) as journal:
+        journal.set_status("running", note="1 x H200")
+        journal.append(row(1))
+        journal.append(row(2, loss=float("nan")))
+        assert (len(journal.rows), journal.status) == (2, "running")
+        journal.set_status("failed", note="no\nmemory")
+    reader = Reader(path).poll()
+    assert reader.rows[0] == row(1)
+    assert [list(one) for one in reader.rows] == [["row", "train_loss"]] * 2
+    assert (reader.status, reader.note, reader.machine) == ("failed", "no\nmemory", "1 x H200")
+    assert before <= reader.started_ms <= reader.status_time_ms <= time.time() * 1000
+    with Journal(path) as journal:
+        assert (len(journal.rows), journal.status) == (2, "failed")
+
+
+def test_the_start_is_that_of_the_first_status_and_a_note_goes_with_its_own(path):
+    lines = [{"status": "running", "time_ms": 5, "note": "x"}, {"status": "running", "time_ms": 9}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    reader = Reader(path).poll()
+    assert (reader.started_ms, reader.status_time_ms, reader.note, reader.machine) == (5, 9, "", "")
+
+
+def test_a_journal_that_is_not_there_is_empty(path):
+    reader = Reader(path).poll()
+    assert (reader.rows, reader.status, path.exists()) == ([], None, False)
+
+
+def test_the_first_version_of_a_row_stands(path):
+    fill(path, [row(1, loss=1), row(1, loss=2), row(2, loss=3)])
+    fill(path, [row(1, loss=4), row(2, loss=5), row(3, loss=6)])
+    with path.open("a") as file:
+        file.write(json.dumps({"row": row(2, loss=7)}) + "\n")
+    assert [one["train_loss"] for one in Reader(path).poll().rows] == [1, 3, 6]
+    assert path.read_text().count("\n") == 4
+
+
+def test_a_gap_in_the_rows_is_refused(path):
+    with (
+        Journal(path) as journal,
+        pytest.raises(ValueError, match="rows must follow one another, but got row 2 after 0"),
+    ):
+        journal.append(row(2))
+    assert path.read_bytes() == b""
+
+
+def test_a_line_torn_at_any_byte_costs_that_line_alone(path):
+    fill(path, [row(1), row(2, loss=1)])
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    for length in range(first, len(whole) + 1):
+        path.write_bytes(whole[:length])
+        complete = length >= len(whole) - 1  # nothing but the end of the line is missing
+        with Journal(path) as journal:
+            assert len(journal.rows) == (2 if complete else 1)
+            journal.append(row(2, loss=2))
+            journal.append(row(3))
+            assert journal.rows == Reader(path).poll().rows
+        assert [one["train_loss"] for one in journal.rows] == [0.5, 1 if complete else 2, 0.5]
+
+
+def test_a_reader_takes_what_came_since_and_waits_for_the_end_of_a_line(path):
+    reader = Reader(path)
+    for number, chunk, expected in [
+        (0, b'{"row": {"row": 1}}\n{"row": {"r', 1),
+        (1, b'ow": 2}}', 1),
+        (2, b'\n{"row": {"row": 3}}\n', 3),
+        (3, b"", 3),
+    ]:
+        with path.open("ab") as file:
+            file.write(chunk)
+        assert len(reader.poll().rows) == expected, number
+    assert [one["row"] for one in reader.rows] == [1, 2, 3]
+
+
+words = st.sampled_from(["row", "status", "running", "time_ms"])
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | words,
+    lambda inner: st.lists(inner) | st.dictionaries(words, inner),
+    max_leaves=5,
+)
+foreign_lines = (st.binary() | values.map(lambda value: json.dumps(value).encode())).filter(
+    lambda line: not any(text in line for text in (b"\n", b"\r", b'"row": {'))  # neither two lines nor a row
+)
+
+
+@given(st.lists(foreign_lines), st.lists(st.integers(1, 1000), max_size=5))
+def test_foreign_lines_between_the_rows_are_passed_over(tmp_path_factory, foreign, cuts):
+    path = tmp_path_factory.mktemp("foreign") / "journal.jsonl"
+    lines = [json.dumps({"row": row(number)}).encode() for number in range(1, 4)]
+    for line, at in zip(foreign, cuts * len(foreign) + [0] * len(foreign), strict=False):
+        lines.insert(at % (len(lines) + 1), line)
+    content = b"".join(line + b"\n" for line in lines)
+    reader = Reader(path)
+    for end in sorted(cut % (len(content) + 1) for cut in cuts):
+        path.write_bytes(content[:end])
+        reader.poll()
+    path.write_bytes(content)
+    assert reader.poll().rows == Reader(path).poll().rows == [row(1), row(2), row(3)]
+    assert reader.status == Reader(path).poll().status
+
+
+def test_a_row_is_synced_before_append_returns(path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append(path.read_bytes()))
+    with Journal(path) as journal:
+        journal.append(row(1))
+        assert json.loads(synced[-1]) == {"row": row(1)}
+        journal.set_status("finished")
+        assert json.loads(synced[-1].splitlines()[1])["status"] == "finished"
+    assert len(synced) == 2
+
+
+def test_a_second_process_may_read_but_not_write(path):
+    code = "import sys, pathlib; from lrbs_core.journal import Journal\ntry: Journal(pathlib.Path(sys.argv[1]))\n"
+    code += "except BlockingIOError as error: print(error)\nelse: print('got it')"
+    with Journal(path) as journal:
+        journal.append(row(1))
+        assert program(code, path).communicate()[0] == f"{path.parent} is being run by another process\n"
+        journal.append(row(2))
+    assert program(code, path).communicate()[0] == "got it\n"
+    assert len(Reader(path).poll().rows) == 2
+
+
+def test_a_process_killed_while_it_appends_leaves_a_prefix_that_can_go_on(path):
+    code = """if True:
+        import itertools, pathlib, sys
+        from lrbs_core.journal import Journal
+        with Journal(pathlib.Path(sys.argv[1])) as journal:
+            for number in itertools.count(len(journal.rows) + 1):
+                journal.append({"row": number, "train_loss": number / 2, "filling": list(range(200))})
+                print(number, flush=True)
+        """
+    told = 0
+    for _ in range(3):
+        with program(code, path) as writer:
+            for _ in range(20):
+                told = int(writer.stdout.readline())
+            writer.kill()
+            told = max([told, *map(int, writer.stdout.read().split())])
+        assert writer.returncode == -signal.SIGKILL
+        rows = Reader(path).poll().rows
+        assert len(rows) in (told, told + 1)  # all that append() returned for, and perhaps the one it was at
+        assert [(one["row"], one["train_loss"]) for one in rows] == [(n, n / 2) for n in range(1, len(rows) + 1)]
+    fill(path, [row(len(rows) + 1)], "finished")
+    assert (len(Reader(path).poll().rows), Reader(path).poll().status) == (len(rows) + 1, "finished")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "spec.json"
+    write_whole(path, b"old")
+
+    def full(_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(journal_file.os, "fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    monkeypatch.undo()
+    write_whole(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert {file.name for file in tmp_path.iterdir()} == {"spec.json"}
+
+
+def test_who_reads_while_it_is_written_over_sees_one_version(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    code = """if True:
+        import itertools, pathlib, sys
+        from lrbs_core.journal import write_whole
+        for number in itertools.count():
+            write_whole(pathlib.Path(sys.argv[1]), b"%d" % (number % 10) * 1_000_000)
+            number or print("begun", flush=True)
+        """
+    with program(code, path) as writer:
+        writer.stdout.readline()
+        versions = [path.read_bytes() for _ in range(50)]
+        writer.kill()
+    assert {(len(version), len(set(version))) for version in [*versions, path.read_bytes()]} == {(1_000_000, 1)}
+
+
+def test_a_run_s_folder_is_named_by_its_key_and_keeps_its_spec(tmp_path):
+    folder = RunFolder.create(tmp_path, "smith", SPEC)
+    assert (folder.path, folder.sweep, folder.spec) == (tmp_path / "smith" / SPEC.key, "smith", SPEC)
+    assert {folder.journal_path.parent, folder.checkpoint_path.parent} == {folder.path}
+    renamed = RunSpec.from_dict(SPEC.to_dict() | {"label": "b"})
+    assert RunFolder.create(tmp_path, "smith", renamed).path == folder.path
+    assert RunFolder(folder.path).spec.label == "b"
+    RunFolder.create(tmp_path, "goyal", SPEC)
+    assert [(found.sweep, found.spec.label) for found in RunFolder.find(tmp_path)] == [("goyal", "a"), ("smith", "b")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "folder must hold spec.json, but got .*No such file"),
+        ("{", "spec.json: "),
+        ("{}", "spec.json: a run must have"),
+    ],
+)
+def test_a_folder_without_a_spec_is_refused(tmp_path, content, message):
+    if content:
+        (tmp_path / "spec.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        RunFolder(tmp_path)

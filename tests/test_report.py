@@ -1,0 +1,92 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from made import made_row, made_spec
+from scipy import stats
+
+from lrbs_core import Claim, Policy, Steps, noise_scale
+from lrbs_core.report import overview
+from lrbs_core.sweeping import Sweep, override
+from lrbs_core.tables import print_overview
+from lrbs_core.tracking import Record
+
+ACCURACIES = {"decaying": [90.1, 90.4, 90.7], "growing": [90.2, 90.3, 90.9]}
+
+
+def made_sweep(*claims: Claim) -> Sweep:
+    policy = Policy(lr=Steps(0.1, at=(1, 2), factor=0.2), batch_size=16, momentum=0.9)
+    policies = {"decaying": policy, "growing": policy.grow_batch()}
+    runs = [
+        dataclasses.replace(made_spec(label, seed), policy=policies[label]) for label in policies for seed in range(3)
+    ]
+    return Sweep("made", "a made-up paper", claims, tuple(runs))
+
+
+def records(sweep, labels=("decaying", "growing"), status="finished"):
+    return [
+        (spec, Record(spec.key, status, "", [made_row(1, ACCURACIES[spec.label][spec.seed])]))
+        for spec in sweep.runs
+        if spec.label in labels
+    ]
+
+
+def test_the_document_is_the_designs_contract():
+    sweep = made_sweep()
+    document = overview(sweep, records(sweep))
+    assert document["sweep"] == "made"
+    first, second = document["policies"]
+    assert (first["label"], first["runs"], first["updates"]) == ("decaying", 3, 270)
+    assert second["updates"] == sweep.runs[3].plan().updates < 270
+    for policy in document["policies"]:
+        values = ACCURACIES[policy["label"]]
+        low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+        assert policy["test_accuracy"] == pytest.approx({"mean": np.mean(values), "low": low, "high": high, "n": 3})
+    # The noise scale at the end of each phase, by the formula.
+    assert first["noise_scale"] == pytest.approx([noise_scale(lr, 16, 0.9, 1437) for lr in (0.1, 0.02, 0.004)])
+    assert second["noise_scale"] == pytest.approx([noise_scale(0.1, size, 0.9, 1437) for size in (16, 80, 400)])
+
+
+@pytest.mark.parametrize(
+    ("claim", "status", "verdict"),
+    [
+        (Claim("T1", "decaying", "test_accuracy", 90.4, tolerance=2.0), "finished", "reproduced"),
+        (Claim("T1", "decaying", "test_accuracy", 70.0, tolerance=2.0), "finished", "not"),
+        (Claim("T1", "decaying", "test_accuracy", 90.4, tolerance=0.1), "finished", "too few runs"),
+        (Claim("T1", "growing", "test_accuracy", 0, tolerance=1.0, versus="decaying"), "finished", "reproduced"),
+        (Claim("T1", "decaying", "test_accuracy", 90.4, tolerance=2.0), "running", "not run"),
+        (Claim("T1", "decaying", "test_accuracy", 90.4, tolerance=2.0), "diverged", "not run"),
+    ],
+)
+def test_a_claim_gets_its_verdict(claim, status, verdict):
+    sweep = made_sweep(claim)
+    (judged,) = overview(sweep, records(sweep, status=status))["claims"]
+    assert judged["verdict"] == verdict
+    assert judged["expected"] == claim.expected
+
+
+def test_runs_with_overrides_are_measured_but_not_judged():
+    sweep = override(made_sweep(Claim("T1", "decaying", "test_accuracy", 90.4, tolerance=2.0)), scale=0.5)
+    document = overview(sweep, records(sweep))
+    assert document["overrides"] == {"scale": "0.5"}
+    assert document["claims"][0]["verdict"] == "not run"
+    assert document["claims"][0]["measured"]["mean"] == pytest.approx(90.4)
+
+
+def test_what_is_missing_is_null_in_json():
+    sweep = made_sweep(Claim("T1", "growing", "test_accuracy", 90.0))
+    document = json.loads(json.dumps(overview(sweep, records(sweep, labels=("decaying",))), allow_nan=False))
+    growing = document["policies"][1]
+    assert (growing["runs"], growing["of"]) == (0, 3)
+    assert growing["test_accuracy"] == {"mean": None, "low": None, "high": None, "n": 0}
+    assert document["claims"][0]["measured"] is None
+
+
+def test_the_terminal_shows_the_documents_numbers_and_no_markup_of_a_label(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    sweep = made_sweep(Claim("[bold]Table 1", "decaying", "test_accuracy", 90.4, tolerance=2.0))
+    print_overview(overview(sweep, records(sweep)[:5]))
+    shown = capsys.readouterr().out
+    for text in ("90.40 ± 0.75", "2/3", "[bold]Table 1", "90.4 ± 2", "reproduced", "88.8 → 3.55"):
+        assert text in shown

@@ -1,0 +1,68 @@
+import math
+
+import pandas as pd
+import pytest
+from made import made_row, made_spec
+
+from lrbs_core.claims import Claim
+from lrbs_core.results import curves, measure, run_table
+from lrbs_core.tracking import Record
+
+
+def pair(label: str, seed: int, accuracy: float, status: str = "finished", rows: int = 2):
+    spec = made_spec(label, seed)
+    return spec, Record(spec.key, status, "an abacus", [made_row(n, accuracy - (rows - n)) for n in range(1, rows + 1)])
+
+
+def test_a_line_a_run_with_its_last_row():
+    pairs = [pair("a", 0, 90.5), pair("b", 1, 80.0, rows=3)]
+    table = run_table(pairs)
+    assert table["policy"].tolist() == ["a", "b"]
+    assert table["test_accuracy"].tolist() == [90.5, 80.0]
+    assert table["updates"].tolist() == [2, 3]
+    assert table["key"].tolist() == [spec.key for spec, _ in pairs]
+    assert table["machine"].tolist() == ["an abacus"] * 2
+
+
+def test_a_run_without_rows_is_there_and_empty():
+    table = run_table([pair("a", 0, 90.0, status="failed", rows=0)])
+    assert table["status"].tolist() == ["failed"]
+    assert math.isnan(table["test_accuracy"][0])
+    assert table["updates"].isna().all()
+
+
+def test_no_runs_make_an_empty_table_with_all_columns():
+    assert list(run_table([]).columns) == list(run_table([pair("a", 0, 90.0)]).columns)
+    assert len(curves([])) == 0
+
+
+def test_curves_hold_every_row():
+    frame = curves([pair("a", 0, 90.0, rows=3), pair("b", 1, 80.0)])
+    assert frame[["policy", "seed", "row", "test_accuracy"]].values.tolist() == [
+        ["a", 0, 1, 88.0], ["a", 0, 2, 89.0], ["a", 0, 3, 90.0], ["b", 1, 1, 79.0], ["b", 1, 2, 80.0],
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    return run_table(
+        [
+            *(pair("a", seed, accuracy) for seed, accuracy in enumerate((90.0, 91.0, 95.0))),
+            *(pair("b", seed, accuracy) for seed, accuracy in ((2, 94.0), (1, 91.5), (7, 10.0))),
+            pair("b", 0, 0.0, status="diverged"),
+        ]
+    )
+
+
+def test_a_claim_is_measured_over_finished_runs(table):
+    measured = measure(table, Claim("here", "a", "test_accuracy", 92.0))
+    assert measured is not None
+    assert (measured.mean, measured.n) == (92.0, 3)
+    assert measure(table, Claim("here", "nobody", "test_accuracy", 92.0)) is None
+
+
+def test_a_difference_is_paired_by_seed(table):
+    # Seeds 1 and 2 are finished on both sides: 91 - 91.5 and 95 - 94.
+    measured = measure(table, Claim("here", "a", "test_accuracy", 0.0, versus="b"))
+    assert measured is not None
+    assert (measured.mean, measured.n) == (0.25, 2)

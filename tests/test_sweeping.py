@@ -1,0 +1,251 @@
+"""Sweeps: what a file must hold, what an override changes, and where a run stands after anything that can end it."""
+
+import dataclasses
+import re
+
+import pytest
+from made import made_spec
+
+from lrbs_core import sweeping
+from lrbs_core.claims import Claim
+from lrbs_core.journal import Journal, Reader, RunFolder
+from lrbs_core.policies import Policy
+from lrbs_core.schedules import Steps
+from lrbs_core.specs import RunSpec
+from lrbs_core.sweeping import Sweep, count_images, load, override, pending, run, run_serially
+
+POLICY = Policy(Steps(0.1, at=(2, 3), factor=0.5), 100, 0.9)
+
+
+def spec(label="decaying", seed=0, policy=POLICY, **changes):
+    return dataclasses.replace(made_spec(label, seed, epochs=4), policy=policy, **changes)
+
+
+POLICIES = {"decaying": POLICY, "growing": POLICY.grow_batch()}
+SWEEP = Sweep("smith", "a paper", (), tuple(spec(name, n, POLICIES[name]) for n in (7, 3, 5) for name in POLICIES))
+
+FILE = """SOURCE = "a paper"
+from lrbs_core import Claim, Policy, RunSpec
+CLAIMS = [Claim("Table 1", "decaying", "updates", 60)]
+def runs():
+    return [
+        RunSpec(label="decaying", policy=Policy(0.1, 100, 0.9), dataset="digits", model="mlp", optimizer="sgd",
+                weight_decay=0, ghost_size=None, augmentation="none", normalization="channel", epochs=4,
+                partial="keep", seed=seed)
+        for seed in range(2)
+    ]
+"""
+
+
+def test_a_file_is_loaded_by_what_it_defines(tmp_path):
+    path = tmp_path / "smith2018.py"
+    path.write_text(FILE)
+    claims = (Claim("Table 1", "decaying", "updates", 60),)
+    runs = tuple(spec(policy=Policy(0.1, 100, 0.9), seed=seed) for seed in range(2))
+    assert load(path) == Sweep("smith2018", "a paper", claims, runs)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("def runs():", "def runs(:", "{path}:4: SyntaxError: "),
+        ("import Claim, Policy", "import Claim, Police", "{path}:2: ImportError: cannot import name 'Police'"),
+        ("range(2)", "range(two)", "{path}:9: NameError: name 'two' is not defined"),
+        ("epochs=4", "epochs=-4", "{path}:6: ValueError: run 'decaying': epochs > 0 must hold, but got epochs=-4.0"),
+        ("SOURCE", "SOUCE", "{path}: ValueError: a sweep must define SOURCE, CLAIMS and runs(), but SOURCE is missing"),
+        ("seed=seed", "seed=1", "{path}: ValueError: sweep smith: runs must differ, but 'decaying' and 'decaying'"),
+        ("range(2)", "()", "{path}: ValueError: sweep smith: runs() must give at least one run"),
+        ('"updates", 60', '"updates"', "{path}:3: TypeError: "),
+    ],
+)
+@pytest.mark.parametrize("absolute", [True, False], ids=["absolute", "relative"])
+def test_an_error_in_a_file_is_told_in_one_line_with_its_place(tmp_path, monkeypatch, old, new, message, absolute):
+    monkeypatch.chdir(tmp_path)
+    path = (tmp_path if absolute else tmp_path.relative_to(tmp_path)) / "smith.py"
+    path.write_text(FILE.replace(old, new, 1))
+    with pytest.raises(ValueError, match=re.escape(message.format(path=path))) as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "why"), [("none.py", ": no such file"), ("folder.py", ""), ("a.txt", "")])
+def test_what_is_no_python_file_is_refused(tmp_path, name, why):
+    (tmp_path / "folder.py").mkdir()
+    (tmp_path / "a.txt").write_text(FILE)
+    message = f"a sweep must be a Python file, but got {tmp_path / name}{why}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("claims", "runs", "message"),
+    [
+        ((), (), "sweep s: runs.. must give at least one run"),
+        ((), (spec("a"), spec("b")), "runs must differ, but 'a' and 'b' with seed=0 are the same run"),
+        ((), (spec("a"), spec("a", seed=1, epochs=5)), "runs of one label must differ in seed only, but 'a' does not"),
+        ((Claim("1", "b", "updates", 1),), (spec("a"),), "a claim must be on one of .'a'., but got 'b'"),
+        ((Claim("1", "a", "updates", 1, versus="b"),), (spec("a"),), "a claim must be on one of .'a'., but got 'b'"),
+    ],
+)
+def test_a_sweep_that_contradicts_itself_is_refused(claims, runs, message):
+    with pytest.raises(ValueError, match=message):
+        Sweep("s", "a paper", claims, runs)
+
+
+def test_an_override_changes_the_run_its_key_and_says_so(tmp_path):
+    for image in ("a/1.png", "a/2.png", *(f"b/{n}.png" for n in range(400))):
+        (tmp_path / "cats" / "train" / image).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cats" / "train" / image).touch()
+    (tmp_path / "cats" / "train" / "a" / "more").mkdir()
+    short = override(SWEEP, scale=0.1, model="convnet", dataset="imagefolder:cats", data_dir=tmp_path)
+    for before, after in zip(SWEEP.runs, short.runs, strict=True):
+        assert after.overrides == (("scale", "0.1"), ("model", "convnet"), ("dataset", "imagefolder:cats"))
+        assert (after.epochs, after.policy.edges(4)) == (0.4, (0.2, 0.3))
+        assert (after.model, after.dataset, after.examples) == ("convnet", "imagefolder:cats", 402)
+        assert (after.label, after.seed) == (before.label, before.seed)
+        assert RunSpec.from_dict(after.to_dict()) == after
+    assert (short.name, short.source) == (SWEEP.name, SWEEP.source)
+    back = override(short, dataset="cifar10")
+    assert {(one.dataset, one.examples, len(one.overrides)) for one in back.runs} == {("cifar10", 50_000, 4)}
+
+
+@pytest.mark.parametrize("change", [{"scale": 1}, {"scale": 0.5}, {"model": "mlp"}, {"dataset": "digits"}])
+def test_no_overridden_run_passes_for_the_sweep_s_own(change):
+    assert not {one.key for one in override(SWEEP, **change).runs} & {one.key for one in SWEEP.runs}
+
+
+def test_the_first_seeds_are_the_sweep_s_own_runs():
+    assert override(SWEEP, seeds=2).runs == tuple(one for one in SWEEP.runs if one.seed in (3, 5))
+    assert override(SWEEP, seeds=9) == override(SWEEP) == SWEEP
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "resnet20"}, "'small' and 'large' with seed=0 are the same run"),
+        ({"seeds": 0}, "seeds >= 1 must hold, but got seeds=0"),
+        ({"scale": 0}, "scale > 0 must hold, but got scale=0"),
+        ({"dataset": "mnist"}, "dataset must be one of .* but got 'mnist'"),
+        ({"dataset": "imagefolder:none"}, "an image folder must hold CLASS/IMAGE files, but got .*none/train: no such"),
+    ],
+)
+def test_an_override_that_cannot_be_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        override(Sweep("nets", "a paper", (), (spec("small"), spec("large", model="convnet"))), **change)
+
+
+def test_a_folder_without_images_in_classes_is_refused(tmp_path):
+    (tmp_path / "1.png").touch()
+    with pytest.raises(ValueError, match=f"CLASS/IMAGE files, but got {re.escape(str(tmp_path))}$"):
+        count_images(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder.create(tmp_path, "smith", spec())
+
+
+def read(folder):
+    return Reader(folder.journal_path).poll()
+
+
+def make_train(last=3, status="finished", error_after=None):
+    """A train function that goes on after the rows so far, and the (spec, checkpoint, rows so far) of its calls."""
+
+    def train(spec, checkpoint, rows):
+        calls.append((spec, checkpoint, [one["row"] for one in rows]))
+        for number in range(len(rows) + 1, last + 1):
+            yield {"row": number}
+            if number == error_after:
+                raise RuntimeError("out of memory")
+        return status
+
+    calls = []
+    return train, calls
+
+
+def test_each_row_is_in_the_journal_before_it_is_yielded_and_so_is_the_end(folder):
+    train, calls = make_train()
+    for number, row in enumerate(run(folder, train, machine="1 x H200"), 1):
+        assert (row, len(read(folder).rows), read(folder).rows[-1]) == ({"row": number}, number, row)
+        assert read(folder).status == "running"
+    reader = read(folder)
+    assert (len(reader.rows), reader.status, reader.machine) == (3, "finished", "1 x H200")
+    assert calls == [(spec(), folder.checkpoint_path, [])]
+
+
+@pytest.mark.parametrize("status", ["finished", "diverged", "stopped"])
+def test_a_run_that_came_to_its_end_is_not_run_again(folder, status):
+    assert pending([folder]) == [folder]
+    train, calls = make_train(status=status)
+    assert len(list(run(folder, train))) == 3
+    assert pending([folder]) == []
+    before = folder.journal_path.read_bytes()
+    assert list(run(folder, train)) == []
+    assert (len(calls), folder.journal_path.read_bytes()) == (1, before)
+
+
+def test_a_failed_run_notes_why_and_can_be_run_again(folder):
+    train, _ = make_train(error_after=2)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(run(folder, train))
+    assert (read(folder).rows, read(folder).status) == ([{"row": 1}, {"row": 2}], "failed")
+    assert re.match(r"(?s)Traceback.*RuntimeError: out of memory", read(folder).note)
+    assert pending([folder]) == [folder]
+    train, calls = make_train()
+    assert list(run(folder, train)) == [{"row": 3}]
+    assert (calls[0][2], len(read(folder).rows), pending([folder])) == ([1, 2], 3, [])
+
+
+def test_a_train_that_fails_before_its_first_row_is_noted_too(folder):
+    def train(spec, checkpoint, rows):
+        raise OSError("no data")
+
+    with pytest.raises(OSError, match="no data"):
+        list(run(folder, train))
+    assert read(folder).status == "failed"
+
+
+def test_who_stops_iterating_leaves_a_run_that_can_go_on(folder):
+    train, calls = make_train()
+    rows = run(folder, train)
+    next(rows)
+    with pytest.raises(BlockingIOError, match="is being run by another process"):
+        next(run(folder, train))
+    rows.close()
+    assert (read(folder).status, pending([folder])) == ("running", [folder])
+    assert list(run(folder, train)) == [{"row": 2}, {"row": 3}]
+    assert [call[2] for call in calls] == [[], [1]]
+
+
+def test_rows_made_again_since_the_last_checkpoint_are_journalled_once(folder):
+    with Journal(folder.journal_path) as journal:
+        journal.append({"row": 1, "made": "first"})
+    train, _ = make_train()
+    list(run(folder, lambda spec, checkpoint, _: train(spec, checkpoint, ())))
+    assert read(folder).rows == [{"row": 1, "made": "first"}, {"row": 2}, {"row": 3}]
+
+
+def test_run_serially_goes_past_a_run_that_fails_or_is_taken(tmp_path):
+    folders = [RunFolder.create(tmp_path, "smith", one) for one in SWEEP.runs[:4]]
+
+    def train(spec, checkpoint, rows):
+        yield {"row": 1}
+        if spec == folders[0].spec:
+            raise RuntimeError("out of memory")
+        return "finished"
+
+    with Journal(folders[1].journal_path):
+        run_serially(folders, train, machine="1 x H200")
+    assert pending(folders) == folders[:2]
+    assert [read(one).status for one in folders] == ["failed", None, "finished", "finished"]
+    assert read(folders[3]).machine == "1 x H200"
+
+
+def test_the_measured_speed_of_a_net_is_the_median_over_its_rows(tmp_path):
+    sweep = Sweep("nets", "a paper", (), (spec("a"), spec("b", model="convnet"), spec("a", seed=1)))
+    for one, speeds in zip(sweep.runs, ([100, 900], [], [300]), strict=True):
+        with Journal(RunFolder.create(tmp_path, "nets", one).journal_path) as journal:
+            for number, speed in enumerate(speeds, 1):
+                journal.append({"row": number, "examples_per_second": speed})
+    assert sweeping.measured_speed(tmp_path, sweep) == {"mlp": 300}

@@ -106,7 +106,10 @@ def run(
     ] = False,
     address: Annotated[str | None, typer.Option(help="Ray cluster; else one that runs here, else a new one.")] = None,
     cpus_per_run: Annotated[float, typer.Option(min=0, help="CPUs of a run, set aside by Ray.")] = 1,
-    gpus_per_run: Annotated[float, typer.Option(min=0, help="GPUs that Ray sets aside for a run, such as 0.25.")] = 0,
+    gpus_per_run: Annotated[
+        float | None,
+        typer.Option(min=0, help="GPUs of a run, set aside by Ray, such as 0.25; else 1 if there is one here."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:NUMBER.")] = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of a run; else its CPUs. Large nets gain from more.")
@@ -130,16 +133,17 @@ def run(
         compile=compiled,
         checkpoint_seconds=checkpoint_seconds,
     )
+    if not offline:
+        from lrbs_core import tracking
+
+        client = tracking.connect(tracking_uri)
     from lrbs_core import training
 
     training.prepare(sweep.runs, machine)
+    folders = [RunFolder.create(out, sweep.name, spec) for spec in sweep.runs]
+    left = sweeping.pending(folders)
     with ExitStack() as stack:
-        folders = [RunFolder.create(out, sweep.name, spec) for spec in sweep.runs]
-        left = sweeping.pending(folders)
         if not offline:
-            from lrbs_core import tracking
-
-            client = tracking.connect(tracking_uri)
             told = tracking.final_keys(client, sweep.name)
             elsewhere = [folder for folder in left if folder.spec.key in told and not folder.journal_path.exists()]
             if elsewhere:
@@ -154,7 +158,8 @@ def run(
         if on_ray:
             from lrbs_core.cluster import run_on_ray
 
-            run_on_ray(left, machine, cpus=cpus_per_run, gpus=gpus_per_run, address=address)
+            gpus = training.gpus_here() if gpus_per_run is None else gpus_per_run
+            run_on_ray(left, machine, cpus=cpus_per_run, gpus=gpus, address=address)
         else:
             train = partial(training.train, machine=machine)
             sweeping.run_serially(left, train, training.describe(machine))
@@ -166,9 +171,9 @@ def run(
     if not offline:
         _say(f"browse them: mlflow ui --backend-store-uri {client.tracking_uri}, experiment {sweep.name}")
     failed = sum(reader.status == "failed" for _, reader in pairs)
-    undone = sum(reader.status == "running" for _, reader in pairs)
+    undone = len(set(left) & set(sweeping.pending(folders))) - failed
     if undone:
-        _say(f"{undone} run(s) not at their end (another process has them, or was killed): the same command goes on")
+        _say(f"{undone} run(s) not at their end (interrupted, or another process has them): the same command goes on")
     if failed:
         _say(f"{failed} run(s) failed: the same command tries them again")
     if failed or undone:

@@ -46,6 +46,7 @@ def run_on_ray(
         return
     _require_listener(address)
     ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    _tell_shortage({"CPU": cpus, "GPU": gpus})
     try:
         with tempfile.TemporaryDirectory(prefix="lrbs-ray-") as scratch:
             tune.Tuner(
@@ -75,6 +76,16 @@ def _require_listener(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, ValueError) as error:
         raise ValueError(f"Ray cluster {address} cannot be reached: {error}") from None
+
+
+def _tell_shortage(asked: dict[str, float]) -> None:
+    """Says it where no run can start yet; an autoscaling cluster may still grow, so it is no error."""
+    have = ray.cluster_resources()
+    for name, amount in asked.items():
+        if amount > have.get(name, 0):
+            logging.warning(
+                "a run asks for %g %s, but the cluster has %g: waiting for more", amount, name, have.get(name, 0)
+            )
 
 
 def train_run(config: dict[str, Any]) -> None:

@@ -20,9 +20,9 @@ import numpy.typing as npt
 from filelock import FileLock
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["Arrays", "decode"]
+from lrbs_core.specs import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
+__all__ = ["Arrays", "decode"]
 
 ARRAYS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -18,7 +18,14 @@ __all__ = ["accuracy_chart", "accuracy_numbers", "save", "settings_chart", "sett
 # Okabe and Ito's colours, told apart by colour-blind readers and, with the dashes, in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 4], [1, 3], [10, 4], [3, 1])
-WIDTH, HEIGHT = 300, 220
+WIDTH, HEIGHT = 320, 220
+LOG = alt.Scale(type="log", nice=False)
+FEW_TICKS = alt.Axis(tickCount=5)
+# Lines, also where bands share the legend.
+LEGEND = alt.Legend(
+    title=None, orient="bottom", columns=2, labelLimit=300, symbolType="stroke", symbolSize=400, symbolOpacity=1,
+    symbolStrokeWidth=2, symbolFillColor="transparent",
+)  # fmt: skip
 
 
 def settings_numbers(specs: Iterable[RunSpec], points: int = 400) -> pd.DataFrame:
@@ -38,19 +45,11 @@ def settings_chart(numbers: pd.DataFrame) -> alt.HConcatChart:
     """lr and batch size against epochs on log axes (Smith et al. 2018, Figure 1)."""
 
     def panel(name: str, title: str) -> alt.Chart:
-        chart: alt.Chart = (
-            alt.Chart(numbers)
-            .mark_line(strokeWidth=2)
-            .encode(
-                x=alt.X("epoch:Q", title="epoch"),
-                y=alt.Y(f"{name}:Q", title=title, scale=alt.Scale(type="log")),
-                **_policy_style(numbers),
-            )
-            .properties(width=WIDTH, height=HEIGHT)
-        )
+        line = _line(numbers).encode(x=_x("epoch"), y=alt.Y(f"{name}:Q", title=title, scale=LOG, axis=FEW_TICKS))
+        chart: alt.Chart = line.properties(width=WIDTH, height=HEIGHT)
         return chart
 
-    return alt.hconcat(panel("lr", "learning rate"), panel("batch_size", "batch size"))
+    return _side_by_side(panel("lr", "learning rate"), panel("batch_size", "batch size"))
 
 
 def accuracy_numbers(pairs: Sequence[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
@@ -70,31 +69,46 @@ def accuracy_numbers(pairs: Sequence[tuple[RunSpec, RunRecord]]) -> pd.DataFrame
 def accuracy_chart(numbers: pd.DataFrame) -> alt.HConcatChart:
     """Test accuracy against epochs and against updates (log axis), mean with 95 % band over seeds."""
 
-    def panel(name: str, title: str, kind: Literal["linear", "log"]) -> alt.LayerChart:
-        x = alt.X(f"{name}:Q", title=title, scale=alt.Scale(type=kind))
-        base = alt.Chart(numbers)
-        accuracy = alt.Scale(zero=False)
-        line = base.mark_line(strokeWidth=2).encode(
-            x=x, y=alt.Y("mean:Q", title="test accuracy (%)", scale=accuracy), **_policy_style(numbers)
-        )
-        band = base.mark_area(opacity=0.15).encode(
-            x=x, y=alt.Y("low:Q", scale=accuracy), y2="high:Q", color=_policy_style(numbers)["color"]
-        )
+    def panel(name: str) -> alt.LayerChart:
+        accuracy = alt.Scale(zero=False, nice=False)
+        line = _line(numbers).encode(x=_x(name), y=alt.Y("mean:Q", title="test accuracy (%)", scale=accuracy))
+        band = alt.Chart(numbers).mark_area(opacity=0.12).encode(
+            x=_x(name), y=alt.Y("low:Q", scale=accuracy), y2="high:Q", color=_colour(numbers)
+        )  # fmt: skip
         layers: alt.LayerChart = (band + line).properties(width=WIDTH, height=HEIGHT)
         return layers
 
-    return alt.hconcat(panel("epoch", "epoch", "linear"), panel("updates", "updates", "log"))
+    return _side_by_side(panel("epoch"), panel("updates"))
 
 
-def _policy_style(numbers: pd.DataFrame) -> dict[str, alt.Color | alt.StrokeDash]:
+def _x(name: str) -> alt.X:
+    return alt.X(f"{name}:Q", title=name, scale=LOG, axis=FEW_TICKS) if name == "updates" else alt.X(f"{name}:Q")
+
+
+def _line(numbers: pd.DataFrame) -> alt.Chart:
+    """A line a policy, with a colour and a dash of its own."""
     labels = list(dict.fromkeys(numbers["policy"]))
-    legend = alt.Legend(title=None, orient="bottom", columns=2, labelLimit=300)
-    colours = [COLOURS[i % len(COLOURS)] for i in range(len(labels))]
-    dashes = [DASHES[i % len(DASHES)] for i in range(len(labels))]
-    return {
-        "color": alt.Color("policy:N", scale=alt.Scale(domain=labels, range=colours), legend=legend),
-        "strokeDash": alt.StrokeDash("policy:N", scale=alt.Scale(domain=labels, range=dashes), legend=legend),
-    }
+    dashes = alt.Scale(domain=labels, range=_styles(DASHES, labels))
+    chart: alt.Chart = (
+        alt.Chart(numbers)
+        .mark_line(strokeWidth=2)
+        .encode(color=_colour(numbers), strokeDash=alt.StrokeDash("policy:N", scale=dashes, legend=LEGEND))
+    )
+    return chart
+
+
+def _colour(numbers: pd.DataFrame) -> alt.Color:
+    labels = list(dict.fromkeys(numbers["policy"]))
+    return alt.Color("policy:N", scale=alt.Scale(domain=labels, range=_styles(COLOURS, labels)), legend=LEGEND)
+
+
+def _styles(styles: Sequence[Any], labels: Sequence[str]) -> list[Any]:
+    return [styles[number % len(styles)] for number in range(len(labels))]
+
+
+def _side_by_side(left: alt.Chart | alt.LayerChart, right: alt.Chart | alt.LayerChart) -> alt.HConcatChart:
+    both: alt.HConcatChart = alt.hconcat(left, right).configure_axis(gridColor="#eeeeee")
+    return both
 
 
 def save(chart: alt.TopLevelMixin, path: Path) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from lrbs_core.journal import Reader, RunFolder
 
@@ -19,7 +20,7 @@ ENDED = ("finished", "diverged", "stopped", "failed")
 
 
 class Watch:
-    """While a context manager, shows the runs on standard error: a line an ended run, and a live bar on a terminal."""
+    """While a context manager, shows the runs on standard error: a line an ended run; on a terminal also live bars."""
 
     def __init__(self, folders: Sequence[RunFolder], poll_seconds: float = 0.5) -> None:
         self.readers = [Reader(folder.journal_path) for folder in folders]
@@ -28,6 +29,7 @@ class Watch:
         self.poll_seconds = poll_seconds
         self.console = Console(file=sys.stderr, highlight=False)
         self._told: set[int] = set()
+        self._bars: dict[int, TaskID] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="lrbs-progress", daemon=True)
 
@@ -37,10 +39,9 @@ class Watch:
         # Runs that had failed before are run again now: only news from here on count.
         self._before = [reader.status_time_ms for reader in self.readers]
         self._began, self._at_start = time.monotonic(), self._seen()
-        self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), console=self.console
-        )
-        self._task = self.progress.add_task("runs", total=sum(self.totals), completed=self._at_start, state="starting")
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
+        self.progress = Progress(*columns, console=self.console, transient=True)
+        self._all = self.progress.add_task("all runs", total=sum(self.totals), state="starting")
         if self.console.is_terminal:
             self.progress.start()
         self._thread.start()
@@ -57,19 +58,40 @@ class Watch:
         while not self._stop.wait(self.poll_seconds):
             self._show()
 
+    def _done(self, number: int) -> int:
+        rows = self.readers[number].rows
+        return int(rows[-1]["examples"]) if rows else 0
+
     def _seen(self) -> int:
-        return sum(int(reader.rows[-1]["examples"]) if reader.rows else 0 for reader in self.readers)
+        return sum(map(self._done, range(len(self.readers))))
 
     def _show(self) -> None:
+        running = 0
         for number, reader in enumerate(self.readers):
             reader.poll()
             if number not in self._told and self._ended(number):
                 self._told.add(number)
                 self.console.print(self._line(number), markup=False, soft_wrap=True)
-        running = sum(reader.status == "running" for reader in self.readers)
+            going = reader.status == "running" and number not in self._told
+            running += going
+            self._show_bar(number, going)
         left = len(self.readers) - len(self._told) - running
         state = f"{len(self._told)} done, {running} running, {left} waiting{self._to_go()}"
-        self.progress.update(self._task, completed=self._seen(), state=state)
+        self.progress.update(self._all, completed=self._seen(), state=state)
+
+    def _show_bar(self, number: int, going: bool) -> None:
+        if not going:
+            if number in self._bars:
+                self.progress.remove_task(self._bars.pop(number))
+            return
+        spec, rows = self.folders[number].spec, self.readers[number].rows
+        if number not in self._bars:
+            name = escape(f"{spec.label} seed={spec.seed}")
+            self._bars[number] = self.progress.add_task(name, total=self.totals[number], state="")
+        state = (
+            f"epoch {rows[-1]['epoch']:g} of {spec.epochs:g}, {rows[-1]['test_accuracy']:.1f} %" if rows else "started"
+        )
+        self.progress.update(self._bars[number], completed=self._done(number), state=state)
 
     def _ended(self, number: int) -> bool:
         reader = self.readers[number]
@@ -78,9 +100,7 @@ class Watch:
     def _to_go(self) -> str:
         done, elapsed = self._seen() - self._at_start, time.monotonic() - self._began
         left = sum(
-            total - int(reader.rows[-1]["examples"] if reader.rows else 0)
-            for number, (total, reader) in enumerate(zip(self.totals, self.readers, strict=True))
-            if number not in self._told
+            self.totals[number] - self._done(number) for number in range(len(self.readers)) if number not in self._told
         )
         return f", about {timedelta(seconds=round(elapsed * left / done))} to go" if done > 0 and left > 0 else ""
 

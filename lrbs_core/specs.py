@@ -15,10 +15,13 @@ from lrbs_core.planning import Partial, Plan, Update, make_plan, walk
 from lrbs_core.policies import Policy, whole
 from lrbs_core.schedules import exactly, extreme
 
-__all__ = ["EXAMPLES", "Machine", "RunSpec"]
+__all__ = ["EXAMPLES", "IMAGE_SUFFIXES", "Machine", "RunSpec"]
 
 # Training examples of the named datasets; of "imagefolder:NAME" the spec itself says how many there are.
 EXAMPLES = {"digits": 1437, "cifar10": 50_000, "cifar100": 50_000}
+
+# What counts as an image in an image folder.
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 
 CHOICES = {
     "optimizer": ("sgd", "nesterov", "adam"),

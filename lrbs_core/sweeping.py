@@ -14,7 +14,7 @@ from typing import Any
 
 from lrbs_core.claims import Claim
 from lrbs_core.journal import Journal, Reader, Row, RunFolder, Status
-from lrbs_core.specs import EXAMPLES, RunSpec
+from lrbs_core.specs import EXAMPLES, IMAGE_SUFFIXES, RunSpec
 
 __all__ = ["Sweep", "Train", "count_images", "load", "measured_speed", "override", "pending", "run", "run_serially"]
 
@@ -128,8 +128,8 @@ def override(
 
 
 def count_images(folder: Path) -> int:
-    """Files of the class folders in an image folder. Raises ValueError when there are none."""
-    count = sum(1 for path in folder.glob("*/*") if path.is_file()) if folder.is_dir() else 0
+    """Images of the class folders in an image folder. Raises ValueError when there are none."""
+    count = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.glob("*/*"))
     if count == 0:
         raise ValueError(
             f"an image folder must hold CLASS/IMAGE files, but got {folder}"

@@ -28,7 +28,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from lrbs_core.journal import METRICS, Reader, Row, RunFolder, Status
 from lrbs_core.specs import RunSpec
@@ -38,6 +38,14 @@ __all__ = ["DEFAULT_STORE", "Delivery", "Record", "connect", "final_keys", "read
 DEFAULT_STORE = "sqlite:///mlflow.db"
 POINTS_A_CALL = 1000
 SECONDS_A_PASS = 2.0
+# What the UI needs to open on runs (rather than on traces of language models), and what it shows above them.
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    MLFLOW_RUN_NOTE: (
+        "A sweep of lrbs. Open a launch (+) to see its runs, one a policy and seed; group by the tag `lrbs.policy` and "
+        "chart `test_accuracy` against `epoch`, `updates` or `train_seconds`."
+    ),
+}
 ENDS: dict[Status, str] = {"finished": "FINISHED", "diverged": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
@@ -241,7 +249,10 @@ class Delivery:
         """The MLflow run of the spec: the one there is, or a new one."""
         sweep, spec = sent.folder.sweep, sent.folder.spec
         experiment = self.client.get_experiment_by_name(sweep)
-        experiment_id = self.client.create_experiment(sweep) if experiment is None else experiment.experiment_id
+        if experiment is None:
+            experiment_id = self.client.create_experiment(sweep, tags=EXPERIMENT_TAGS)
+        else:
+            experiment_id = experiment.experiment_id
         if sweep not in self._runs:
             self._runs[sweep] = _children(self.client, sweep)
         known = self._runs[sweep].get(spec.key)

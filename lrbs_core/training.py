@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import platform
+import re
 import time
 from collections.abc import Generator, Iterable, Sequence
 from itertools import chain, islice, pairwise
@@ -23,7 +24,7 @@ from lrbs_core.planning import Update, micro_batches
 from lrbs_core.schedules import exactly
 from lrbs_core.specs import Machine, RunSpec
 
-__all__ = ["describe", "device_of", "prepare", "train"]
+__all__ = ["describe", "device_of", "gpus_here", "prepare", "train"]
 
 # Reading the loss waits for a GPU to catch up, so it is looked at once in so many updates.
 UPDATES_A_LOOK = 16
@@ -31,12 +32,21 @@ UPDATES_A_LOOK = 16
 
 def device_of(machine: Machine) -> torch.device:
     """The device that the machine's setting names. Raises ValueError for CUDA where there is none."""
+    _require_device_name(machine.device)
     name = ("cuda" if torch.cuda.is_available() else "cpu") if machine.device == "auto" else machine.device
-    if name.partition(":")[0] not in ("cpu", "cuda"):
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:NUMBER, but got {name!r}")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device {name} needs a CUDA GPU, but torch finds none")
     return torch.device(name)
+
+
+def _require_device_name(name: str) -> None:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:NUMBER, but got {name!r}")
+
+
+def gpus_here() -> int:
+    """1 where torch finds a CUDA GPU, else 0: what a run asks of a cluster unless told otherwise."""
+    return int(torch.cuda.is_available())
 
 
 def describe(machine: Machine) -> str:
@@ -61,9 +71,11 @@ def _processor() -> str:
 def prepare(specs: Iterable[RunSpec], machine: Machine) -> None:
     """Raises ValueError, naming the run, for what only data and network can tell; decodes the datasets once.
 
-    Called before a sweep starts, so that bad input is known before the first run rather than in the last.
+    Called before a sweep starts, so that bad input is known before the first run rather than in the last. It needs no
+    GPU: the process that starts a sweep on a cluster may have none.
     """
-    device = device_of(machine)
+    _require_device_name(machine.device)
+    device = torch.device("cpu")
     checked = set()
     for spec in specs:
         what = (spec.dataset, spec.examples, spec.model, spec.ghost_size, spec.augmentation, spec.normalization)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lrbs_core import Policy, RunSpec
 from lrbs_core.journal import METRICS, Journal, Reader, Row, RunFolder
+from lrbs_core.specs import Machine
 from lrbs_core.sweeping import run
 
 SWEEP = """
@@ -123,3 +126,130 @@ def document(result: subprocess.CompletedProcess[str]) -> dict:
     """The one JSON document on standard output."""
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
+
+
+# Of training. Imported where it is used: most tests need no torch.
+N, TESTS = 100, 300  # examples of `made_data`
+MACHINE = Machine(device="cpu", checkpoint_seconds=1e9)  # one checkpoint, at the end
+EAGER = replace(MACHINE, checkpoint_seconds=0)  # one after every update
+
+
+def made_data(device: str = "cpu"):
+    """Grey 8 x 8 images of noise in four classes, on the device."""
+    import numpy as np
+    import torch
+
+    from lrbs_core.data import to_device
+    from lrbs_core.decoding import Arrays
+
+    random, sizes = np.random.default_rng(0), (N, TESTS)
+    train_pixels, test_pixels = (random.integers(0, 256, (n, 8, 8, 1), dtype=np.uint8) for n in sizes)
+    train_labels, test_labels = (random.integers(0, 4, n) for n in sizes)
+    arrays = Arrays(train_pixels, train_labels, test_pixels, test_labels, tuple("abcd"))
+    return to_device(arrays, torch.device(device))
+
+
+def noise_spec(lr=0.05, batch_size=40, momentum=0.9, **changes) -> RunSpec:
+    """A run on `made_data`."""
+    fields = {"label": "made", "dataset": "imagefolder:made", "examples": N, "model": "mlp", "optimizer": "sgd",
+              "weight_decay": 0.01, "ghost_size": None, "augmentation": "flip_crop", "normalization": "channel",
+              "epochs": 2.0, "partial": "keep", "seed": 1}  # fmt: skip
+    return RunSpec(policy=Policy(lr, batch_size, momentum), **fields | changes)
+
+
+def start(spec, checkpoint=None, journalled=(), machine=MACHINE, data=None):
+    """The rows to come of a run on `made_data`."""
+    from lrbs_core.training import train
+
+    return train(spec, checkpoint, journalled, machine=machine, data=data or made_data())
+
+
+def finish(rows):
+    """All rows of a run, and what it ends as."""
+    seen = []
+    while True:
+        try:
+            seen.append(next(rows))
+        except StopIteration as end:
+            return seen, end.value
+
+
+def train_by_hand(spec, data):
+    """v <- m v + g + decay w, w <- w - lr v with the gradient of the mean loss over each update's examples at once."""
+    import torch
+
+    from lrbs_core import models
+    from lrbs_core.data import Stream
+
+    torch.manual_seed(spec.seed)
+    model = models.build(spec.model, data.classes, data.channels, data.image_size, spec.ghost_size)
+    stream, velocity = Stream(data, spec.seed, spec.augmentation, spec.normalization), [0.0 for _ in model.parameters()]
+    for update in spec.walk():
+        lr, _, momentum = spec.policy(update.start / spec.examples)
+        images, labels = stream.batch(update.start, update.size)
+        loss = torch.nn.functional.cross_entropy(model(images), labels)
+        for i, (p, g) in enumerate(
+            zip(model.parameters(), torch.autograd.grad(loss, [*model.parameters()]), strict=True)
+        ):
+            velocity[i] = momentum * velocity[i] + g + spec.weight_decay * p.detach()
+            p.data -= lr * velocity[i]
+    return dict(model.state_dict())
+
+
+def bits(value):
+    """The same for tensors of equal bits only, whatever they lie in."""
+    if hasattr(value, "numpy"):
+        return value.dtype, value.shape, value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {key: bits(part) for key, part in value.items()}
+    return [*map(bits, value)] if isinstance(value, list | tuple) else value
+
+
+def checkpoint_bits(path: Path):
+    """All that a checkpoint holds but what a clock told."""
+    import torch
+
+    content = torch.load(path, weights_only=True)
+    return bits(content | {"rows": unclocked(content["rows"]), "seconds": None})
+
+
+def kill_itself_in(function: str, times: int) -> None:
+    """From now on SIGKILLs this process at the n-th call of the function."""
+    owner, name = pkgutil.resolve_name(function.rpartition(".")[0]), function.rpartition(".")[2]
+    original, left = getattr(owner, name), [None] * times
+
+    def dying(*args, **kwargs):
+        left.pop()
+        return original(*args, **kwargs) if left else os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(owner, name, dying)
+
+
+def run_again_and_again(root: Path, kills: Sequence[str]) -> None:
+    """One spec as a sweep runs it: in a process for each FUNCTION:TIMES, where it kills itself, or here to its end.
+
+    Prints how each process ended. Torch is imported but once, which takes longer than all the rest.
+    """
+    import lrbs_core.training  # noqa: F401
+
+    spec = noise_spec(0.05, 16, model="convnet", ghost_size=8, evaluate_every_epochs=0.5, epochs=3.0)
+    folder = RunFolder.create(root, "made", spec)
+    for kill in kills:
+        process = os.fork()
+        if process == 0:
+            function, times = kill.split(":")
+            kill_itself_in(function, int(times))
+            list(run(folder, lambda *what: start(*what, machine=EAGER)))
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), Reader(folder.journal_path).poll().status)
+    if not kills:
+        list(run(folder, lambda *what: start(*what, machine=EAGER)))
+
+
+def train_apart(root: Path, *kills: str) -> subprocess.Popen[str]:
+    """`run_again_and_again` in a process of its own."""
+    return subprocess.Popen([sys.executable, __file__, root, *kills], stdout=subprocess.PIPE, text=True)
+
+
+if __name__ == "__main__":
+    run_again_and_again(Path(sys.argv[1]), sys.argv[2:])

@@ -183,6 +183,12 @@ def test_plan_and_walk_refuse_the_same(count, policy, options, message):
         count(policy, *({"examples": 100, "epochs": 2, "partial": "keep"} | options).values())
 
 
+def test_the_smallest_set_is_planned_and_what_is_out_of_range_after_the_end_is_no_matter():
+    policy = Policy(*(Piecewise((1, value), at=(0.5,)) for value in (-1, 101)), Piecewise((0, 1), at=(0.5,)))
+    assert make_plan(policy, 100, 0.5, "keep").updates == len(list(walk(policy, 100, 0.5, "keep"))) == 50
+    assert make_plan(Policy(0.1, 1, 0), 1, 1, "keep").updates == 1
+
+
 def ghost_batches(parts, ghost_size):
     """Of each part whole ghost batches, the last of them taking the remainder."""
     for part in parts:

@@ -100,7 +100,8 @@ def test_whole_numbers_and_floats_are_the_same_run():
 
 @pytest.mark.parametrize(("dataset", "examples"), [("digits", 1437), ("cifar10", 50_000), ("cifar100", 50_000)])
 def test_a_named_dataset_knows_its_examples(dataset, examples):
-    assert spec(dataset=dataset, examples=0).examples == examples == EXAMPLES[dataset]
+    fields = {name: value for name, value in FIELDS.items() if name != "examples"} | {"dataset": dataset}
+    assert RunSpec(**fields).examples == examples == EXAMPLES[dataset]
 
 
 @pytest.mark.parametrize(

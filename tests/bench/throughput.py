@@ -1,7 +1,7 @@
 """How much of bare compute the training loop reaches: examples a second of `train` over those of a bare loop.
 
 The bare loop is forward, backward and SGD update on one batch that lies in memory, normalised, in channels_last.
-`train` also draws the order, gathers, crops and flips, accumulates loss and accuracy, and sets the policy's lr. Both are
+`train` also draws the order, gathers, crops and flips, counts loss and accuracy, and sets the policy's lr. Both are
 timed in turns, so that what else the machine does falls on both.
 
     python tests/bench/throughput.py [--rounds 5] [--batch-size 128] [--device cpu]

@@ -78,7 +78,7 @@ def plan(
     if as_json:
         print(json.dumps(tables.plan_document(sweep), indent=1))
     else:
-        speeds = sweeping.measured_speed(out, sweep)
+        speeds = sweeping.measured_speed(out, sweep.name)
         if examples_per_second is not None:
             speeds = {spec.model: examples_per_second for spec in sweep.runs}
         tables.print_plan(sweep, speeds, micro_batch)
@@ -175,7 +175,7 @@ def run(
     if undone:
         _say(f"{undone} run(s) not at their end (interrupted, or another process has them): the same command goes on")
     if failed:
-        _say(f"{failed} run(s) failed: the same command tries them again")
+        _say(f"{failed} run(s) failed (tracebacks in {out / sweep.name}/*/journal.jsonl): the same command tries again")
     if failed or undone:
         raise typer.Exit(1)
 

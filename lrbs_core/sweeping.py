@@ -143,12 +143,12 @@ def pending(folders: Sequence[RunFolder]) -> list[RunFolder]:
     return [folder for folder in folders if Reader(folder.journal_path).poll().status not in FINAL]
 
 
-def measured_speed(root: Path, sweep: Sweep) -> dict[str, float]:
-    """Examples a second of each model of the sweep, the median over the rows that its journals under `root` hold."""
+def measured_speed(root: Path, sweep: str) -> dict[str, float]:
+    """Examples a second of each model: the median over the rows of the sweep's runs under `root`, small ones too."""
     speeds: dict[str, list[float]] = {}
-    for spec in sweep.runs:
-        path = root / sweep.name / spec.key / "journal.jsonl"
-        speeds.setdefault(spec.model, []).extend(row["examples_per_second"] for row in Reader(path).poll().rows)
+    for folder in RunFolder.find(root / sweep):
+        rows = Reader(folder.journal_path).poll().rows
+        speeds.setdefault(folder.spec.model, []).extend(row["examples_per_second"] for row in rows)
     return {model: statistics.median(values) for model, values in speeds.items() if values}
 
 

@@ -79,7 +79,7 @@ def print_plan(sweep: Sweep, speeds: dict[str, float], micro_batch: int) -> None
         console.print(table)
     if not all(spec.model in speeds for spec in sweep.runs):
         console.print(
-            "\nFor hours: --examples-per-second, or a small version run first (its speed is taken from --out)."
+            "\nFor hours: --examples-per-second, or run a small version with this model first (its speed is in --out)."
         )
     for claim in sweep.claims:
         if claim.metric == "updates" and not first.overrides:

@@ -228,8 +228,10 @@ def kill_itself_in(function: str, times: int) -> None:
 def run_again_and_again(root: Path, kills: Sequence[str]) -> None:
     """One spec as a sweep runs it: in a process for each FUNCTION:TIMES, where it kills itself, or here to its end.
 
-    Prints how each process ended. Torch is imported but once, which takes longer than all the rest.
+    Prints how each process ended. Torch is imported but once, with what an optimizer asks for later: it takes seconds.
     """
+    import torch._dynamo  # noqa: F401
+
     import lrbs_core.training  # noqa: F401
 
     spec = noise_spec(0.05, 16, model="convnet", ghost_size=8, evaluate_every_epochs=0.5, epochs=3.0)

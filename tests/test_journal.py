@@ -195,7 +195,8 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "spec.json"
     write_whole(path, b"old")
 
-    def full(_):
+    def full(file):
+        assert os.fstat(file).st_size == 3  # all of it has left this process by now
         raise OSError("no space left")
 
     monkeypatch.setattr(journal_file.os, "fsync", full)

@@ -248,4 +248,4 @@ def test_the_measured_speed_of_a_net_is_the_median_over_its_rows(tmp_path):
         with Journal(RunFolder.create(tmp_path, "nets", one).journal_path) as journal:
             for number, speed in enumerate(speeds, 1):
                 journal.append({"row": number, "examples_per_second": speed})
-    assert sweeping.measured_speed(tmp_path, sweep) == {"mlp": 300}
+    assert sweeping.measured_speed(tmp_path, sweep.name) == {"mlp": 300}

@@ -2,13 +2,14 @@
 
 from lrbs_core.claims import Claim
 from lrbs_core.noise import noise_scale
-from lrbs_core.planning import Plan, make_plan, walk
-from lrbs_core.policies import Policy, Setting
+from lrbs_core.planning import Plan, make_plan, rate_an_epoch, to_epochs, walk
+from lrbs_core.policies import Policy, Setting, one_cycle
 from lrbs_core.schedules import (
     Constant,
     Cosine,
     Exponential,
     ExpRange,
+    Hann,
     Linear,
     Piecewise,
     Polynomial,
@@ -18,12 +19,14 @@ from lrbs_core.schedules import (
     Triangular,
     Triangular2,
     Warmup,
+    Welch,
+    warmup_linear,
 )
 from lrbs_core.specs import Machine, RunSpec
 from lrbs_core.version import __version__
 
 __all__ = [
-    "Claim", "Constant", "Cosine", "ExpRange", "Exponential", "Linear", "Machine", "Piecewise", "Plan", "Policy",
-    "Polynomial", "RunSpec", "Schedule", "Setting", "Stages", "Steps", "Triangular", "Triangular2", "Warmup",
-    "__version__", "make_plan", "noise_scale", "walk",
+    "Claim", "Constant", "Cosine", "ExpRange", "Exponential", "Hann", "Linear", "Machine", "Piecewise", "Plan",
+    "Policy", "Polynomial", "RunSpec", "Schedule", "Setting", "Stages", "Steps", "Triangular", "Triangular2", "Warmup",
+    "Welch", "__version__", "make_plan", "noise_scale", "one_cycle", "rate_an_epoch", "to_epochs", "walk", "warmup_linear",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from lrbs_core.noise import noise_scale
 from lrbs_core.policies import Policy, Setting, whole
 from lrbs_core.schedules import Schedule
 
-__all__ = ["Partial", "Phase", "Plan", "Update", "make_plan", "micro_batches", "walk"]
+__all__ = ["Partial", "Phase", "Plan", "Update", "make_plan", "micro_batches", "rate_an_epoch", "to_epochs", "walk"]
 
 Partial = Literal["keep", "drop", "carry"]
 
@@ -100,6 +100,24 @@ def _checked(setting: Setting, epoch: float) -> Setting:
             f"0 <= momentum < 1 must hold at every update, but got {setting.momentum:g} at epoch {epoch:g}"
         )
     return setting
+
+
+def to_epochs(updates: float, batch_size: int, examples: int) -> float:
+    """Updates of one batch size as epochs: papers give stepsizes and breakpoints in updates ("iterations").
+
+    >>> to_epochs(2000, batch_size=100, examples=50_000)
+    4.0
+    """
+    return updates * batch_size / examples
+
+
+def rate_an_epoch(gamma: float, batch_size: int, examples: int) -> float:
+    """A factor an update as the factor an epoch: gamma^(N/B).
+
+    >>> round(rate_an_epoch(0.99994, batch_size=100, examples=50_000), 6)
+    0.970445
+    """
+    return float(gamma ** (examples / batch_size))
 
 
 def micro_batches(size: int, limit: int, ghost_size: int | None = None) -> list[int]:

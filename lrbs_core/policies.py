@@ -14,15 +14,18 @@ from typing import Any, NamedTuple
 from lrbs_core.schedules import (
     Constant,
     Growth,
+    Linear,
+    Power,
     Product,
     Schedule,
     Shrinkage,
+    Stages,
     as_schedule,
     concrete,
     schedule_from_dict,
 )
 
-__all__ = ["Policy", "Setting", "whole"]
+__all__ = ["Policy", "Setting", "one_cycle", "whole"]
 
 
 class Setting(NamedTuple):
@@ -110,6 +113,22 @@ class Policy:
             raise ValueError(f"factor > 0 must hold, but got factor={factor}")
         return Policy(self.lr.scaled(factor), self.batch_size.scaled(factor), self.momentum)
 
+    def linear_scaling(self, reference_batch: int) -> Policy:
+        """lr times B/reference_batch, the lr being tuned for that batch (Goyal et al. 2017, arXiv 1706.02677, 2.1).
+
+        >>> Policy(lr=0.1, batch_size=8192, momentum=0.9).linear_scaling(256)(0)
+        Setting(lr=3.2, batch_size=8192, momentum=0.9)
+        """
+        return self._lr_by_batch(reference_batch, exponent=1.0)
+
+    def sqrt_scaling(self, reference_batch: int) -> Policy:
+        """lr times sqrt(B/reference_batch) (Hoffer et al. 2017, arXiv 1705.08741, section 4.1).
+
+        >>> Policy(lr=0.1, batch_size=4096, momentum=0.9).sqrt_scaling(256)(0)
+        Setting(lr=0.4, batch_size=4096, momentum=0.9)
+        """
+        return self._lr_by_batch(reference_batch, exponent=0.5)
+
     def raise_momentum(self, momentum: float) -> Policy:
         """A higher constant momentum m', and the batch times (1 - m)/(1 - m') (section 4); inverse: `lower_momentum`.
 
@@ -155,6 +174,12 @@ class Policy:
         lr, batch_size = (concrete(Product(schedule, factor)) for schedule in (self.lr, self.batch_size))
         return Policy(lr, batch_size, self.momentum)
 
+    def _lr_by_batch(self, reference_batch: int, exponent: float) -> Policy:
+        if not reference_batch >= 1:
+            raise ValueError(f"reference_batch >= 1 must hold, but got reference_batch={reference_batch}")
+        factor = Power(self.batch_size.scaled(1 / reference_batch), exponent)
+        return Policy(concrete(Product(self.lr, factor)), self.batch_size, self.momentum)
+
     def _with_momentum(self, momentum: float, rises: bool) -> Policy:
         verb, sign = ("raise", ">") if rises else ("lower", "<")
         if not isinstance(self.momentum, Constant):
@@ -165,3 +190,38 @@ class Policy:
         if not 0 <= momentum < 1 or not (momentum > now if rises else momentum < now):
             raise ValueError(f"0 <= momentum < 1 and momentum {sign} {now:g} must hold, but got momentum={momentum}")
         return Policy(self.lr, self.batch_size.scaled((1 - now) / (1 - momentum)), momentum)
+
+
+def one_cycle(
+    low: float,
+    high: float,
+    stepsize: float,
+    epochs: float,
+    final: float,
+    batch_size: int,
+    momentum: tuple[float, float],
+) -> Policy:
+    """lr from low to high and back in 2 stepsizes, then down to `final`; momentum the mirror, between its two values.
+
+    L. N. Smith and Topin 2017 (arXiv 1708.07120); momentum falls while lr rises (L. N. Smith 2018, arXiv 1803.09820,
+    section 4.3). Durations in epochs, lines throughout. Raises ValueError unless 2 stepsize < epochs and the momentum
+    falls, or stays.
+
+    >>> policy = one_cycle(0.1, 3.0, stepsize=45, epochs=100, final=0.001, batch_size=1000, momentum=(0.95, 0.85))
+    >>> policy(epoch=45)
+    Setting(lr=3.0, batch_size=1000, momentum=0.85)
+    """
+    if not 0 < 2 * stepsize < epochs:
+        raise ValueError(f"0 < 2 stepsize < epochs must hold, but got stepsize={stepsize}, epochs={epochs}")
+    start, bottom = momentum
+    if not start >= bottom:
+        raise ValueError(
+            f"momentum[0] >= momentum[1] must hold, as it falls while lr rises, but got momentum={momentum}"
+        )
+    tail = epochs - 2 * stepsize
+
+    def up_and_back(first: float, second: float, last: float) -> Schedule:
+        there, back = Linear(first, second, epochs=stepsize), Linear(second, first, epochs=stepsize)
+        return Stages(((stepsize, there), (stepsize, back), (tail, Linear(first, last, epochs=tail))))
+
+    return Policy(up_and_back(low, high, final), batch_size, up_and_back(start, bottom, start))

@@ -15,9 +15,11 @@ from lrbs_core.schedules import (
     Exponential,
     ExpRange,
     Growth,
+    Hann,
     Linear,
     Piecewise,
     Polynomial,
+    Power,
     Product,
     Schedule,
     Shrinkage,
@@ -26,6 +28,7 @@ from lrbs_core.schedules import (
     Triangular,
     Triangular2,
     Warmup,
+    Welch,
 )
 
 settings.register_profile("default", deadline=None)
@@ -53,6 +56,8 @@ MADE = {
     Exponential: st.builds(Exponential, LEVELS, GAMMAS),
     Triangular: cyclic(Triangular),
     Triangular2: cyclic(Triangular2),
+    Welch: cyclic(Welch),
+    Hann: cyclic(Hann),
     ExpRange: cyclic(ExpRange, GAMMAS, st.sampled_from(["both", "amplitude"])),
 }
 FLAT = st.one_of(MADE[Constant], MADE[Piecewise], MADE[Steps])
@@ -72,6 +77,7 @@ MADE |= {
     Warmup: warmups(CURVES),
     Stages: stages(FLAT) | stages(CURVES),
     Product: st.builds(Product, CURVES, FLAT),
+    Power: st.builds(Power, CURVES, st.floats(0.25, 2)),
     Growth: st.builds(Growth, CURVES, FLAT, st.none() | EPOCHS, st.none() | st.floats(0.05, 10)),
     Shrinkage: st.builds(Shrinkage, CURVES),
 }

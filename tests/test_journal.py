@@ -59,16 +59,23 @@ def test_rows_and_statuses_come_back(path):
         assert (len(journal.rows), journal.status) == (2, "failed")
 
 
-def test_the_start_is_that_of_the_first_status_and_a_note_goes_with_its_own(path):
-    lines = [{"status": "running", "time_ms": 5, "note": "x"}, {"status": "running", "time_ms": 9}]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+def test_a_status_counts_with_its_time_and_note_and_the_start_is_that_of_the_first(path):
+    told = [{"status": "running", "time_ms": 5, "note": "x"}, {"status": "running", "time_ms": 9}]
+    untold = [
+        {"status": "failed"},
+        {"status": "failed", "time_ms": "8"},
+        {"status": "won", "time_ms": 8},
+        {"time_ms": 8},
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in untold + told + untold))
     reader = Reader(path).poll()
-    assert (reader.started_ms, reader.status_time_ms, reader.note, reader.machine) == (5, 9, "", "")
+    assert (reader.status, reader.started_ms, reader.status_time_ms) == ("running", 5, 9)
+    assert (reader.note, reader.machine) == ("", "")
 
 
 def test_a_journal_that_is_not_there_is_empty(path):
     reader = Reader(path).poll()
-    assert (reader.rows, reader.status, path.exists()) == ([], None, False)
+    assert (reader.rows, reader.status, reader.note, reader.status_time_ms, path.exists()) == ([], None, "", 0, False)
 
 
 def test_the_first_version_of_a_row_stands(path):
@@ -90,31 +97,27 @@ def test_a_gap_in_the_rows_is_refused(path):
 
 
 def test_a_line_torn_at_any_byte_costs_that_line_alone(path):
-    fill(path, [row(1), row(2, loss=1)])
+    fill(path, [row(1, loss=1), row(2, loss=1)])
     whole = path.read_bytes()
-    first = whole.index(b"\n") + 1
-    for length in range(first, len(whole) + 1):
+    for length in range(len(whole) + 1):
         path.write_bytes(whole[:length])
-        complete = length >= len(whole) - 1  # nothing but the end of the line is missing
+        kept = sum(length >= end for end in (whole.index(b"\n"), len(whole) - 1))  # lacking but its end, a line stands
         with Journal(path) as journal:
-            assert len(journal.rows) == (2 if complete else 1)
-            journal.append(row(2, loss=2))
-            journal.append(row(3))
+            assert len(journal.rows) == kept
+            for number in range(1, 4):
+                journal.append(row(number, loss=2))
             assert journal.rows == Reader(path).poll().rows
-        assert [one["train_loss"] for one in journal.rows] == [0.5, 1 if complete else 2, 0.5]
+        assert [one["train_loss"] for one in journal.rows] == [1] * kept + [2] * (3 - kept)
 
 
-def test_a_reader_takes_what_came_since_and_waits_for_the_end_of_a_line(path):
-    reader = Reader(path)
-    for number, chunk, expected in [
-        (0, b'{"row": {"row": 1}}\n{"row": {"r', 1),
-        (1, b'ow": 2}}', 1),
-        (2, b'\n{"row": {"row": 3}}\n', 3),
-        (3, b"", 3),
-    ]:
-        with path.open("ab") as file:
-            file.write(chunk)
-        assert len(reader.poll().rows) == expected, number
+def test_a_reader_takes_each_line_once_and_when_it_is_complete(path, monkeypatch):
+    taken, take = [], Reader._take
+    monkeypatch.setattr(Reader, "_take", lambda self, line: (taken.append(line), take(self, line)))
+    reader, content = Reader(path), b""
+    for chunk in (b'{"row": {"row": 1}}\n{"row": {"r', b'ow": 2}}', b'\n{"row": {"row": 3}}\n', b""):
+        content += chunk
+        path.write_bytes(content)
+        assert len(reader.poll().rows) == len(taken) == content.count(b"\n")
     assert [one["row"] for one in reader.rows] == [1, 2, 3]
 
 

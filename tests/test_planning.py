@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrbs_core.noise import noise_scale
-from lrbs_core.planning import Phase, make_plan, micro_batches, walk
+from lrbs_core.planning import Phase, make_plan, micro_batches, rate_an_epoch, to_epochs, walk
 from lrbs_core.policies import Policy
 from lrbs_core.schedules import (
     Constant,
@@ -222,3 +222,15 @@ def test_micro_batches_hold_every_example_and_the_same_ghost_batches(size, ghost
 def test_a_micro_batch_below_one_ghost_batch_is_refused(limit, ghost_size, message):
     with pytest.raises(ValueError, match=message):
         micro_batches(1000, limit, ghost_size)
+
+
+def test_updates_as_papers_give_them_are_epochs():
+    # L. N. Smith's CIFAR-10 stepsize and lengths at B 100; Smith et al.'s 80000 updates at B 128.
+    for updates, batch_size, expected in ((2000, 100, 4), (70_000, 100, 140), (25_000, 100, 50), (80_000, 128, 204.8)):
+        assert to_epochs(updates, batch_size, 50_000) == expected
+
+
+def test_a_rate_an_update_is_one_an_epoch():
+    # 0.99994 an update fades to .0804 over 42000 of them, 84 epochs.
+    assert rate_an_epoch(0.99994, 100, 50_000) ** 84 == pytest.approx(0.99994**42_000, rel=1e-9)
+    assert rate_an_epoch(0.99994, 100, 50_000) ** 84 == pytest.approx(0.0804, abs=5e-4)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lrbs_core.policies import Policy, whole
+from lrbs_core.policies import Policy, one_cycle, whole
 from lrbs_core.schedules import Constant, Linear, Piecewise, Schedule, Steps, Triangular, Warmup, extreme
 
 BASELINE = Policy(lr=Steps(0.1, at=(60, 120, 160), factor=1 / 5), batch_size=128, momentum=0.9)
@@ -150,6 +150,32 @@ def test_the_inverse_of_a_trade_gives_the_policy_back(there_and_back, policy, x,
     assert back(epoch)[1:] == policy(epoch)[1:]
 
 
+@given(policy=policies, reference=st.integers(1, 1000), epoch=epochs)
+def test_the_scaling_rules_are_a_power_of_the_batch_over_the_reference(policy, reference, epoch):
+    ratio = policy.batch_size(epoch) / reference
+    for scaled, factor in ((policy.linear_scaling(reference), ratio), (policy.sqrt_scaling(reference), ratio**0.5)):
+        assert scaled.lr(epoch) == pytest.approx(policy.lr(epoch) * factor, rel=1e-9)
+        assert (scaled.batch_size, scaled.momentum) == (policy.batch_size, policy.momentum)
+
+
+def test_goyal_s_rule_by_its_own_numbers():
+    # 0.1 k for a batch of 256 k, section 5.1; where the batch grows, so does the rate.
+    assert Policy(0.1, 8192, 0.9).linear_scaling(256).lr == Constant(3.2)
+    growing = Policy(0.1, Piecewise((256, 1024), at=(30,)), 0.9)
+    assert growing.linear_scaling(256).lr == Piecewise((0.1, 0.4), at=(30,))
+    assert growing.sqrt_scaling(256).lr == Piecewise((0.1, 0.2), at=(30,))
+
+
+def test_one_cycle_rises_falls_and_ends_low_with_momentum_mirrored():
+    policy = one_cycle(low=0.1, high=1.0, stepsize=45, epochs=100, final=0.001, batch_size=512, momentum=(0.95, 0.85))
+    assert [(policy(epoch).lr, policy(epoch).momentum) for epoch in (0, 22.5, 45, 67.5, 90, 95, 100)] == [
+        pytest.approx(pair, rel=1e-9)
+        for pair in ((0.1, 0.95), (0.55, 0.9), (1, 0.85), (0.55, 0.9), (0.1, 0.95), (0.0505, 0.95), (0.001, 0.95))
+    ]
+    assert policy.batch_size == Constant(512)
+    assert policy.edges(100) == (45, 90, 100)
+
+
 @given(batch_size=st.from_type(Schedule), epoch=epochs)
 def test_growing_again_undoes_a_decay_where_the_batch_was_never_smaller_than_at_first(batch_size, epoch):
     policy = Policy(0.1, batch_size.scaled(1e5), 0.5)
@@ -210,6 +236,9 @@ RISING = Policy(0.1, 128, Linear(0.5, 0.9, 5))
         (lambda: BASELINE.lower_momentum(-0.1), "momentum < 0.9 must hold, but got momentum=-0.1"),
         (lambda: RISING.raise_momentum(0.95), "raise_momentum needs a constant momentum, but got Linear"),
         (lambda: RISING.lower_momentum(0.1), "lower_momentum needs a constant momentum, but got Linear"),
+        (lambda: BASELINE.linear_scaling(0), "reference_batch >= 1 must hold, but got reference_batch=0"),
+        (lambda: one_cycle(0.1, 1, 50, 100, 0.01, 128, (0.9, 0.8)), "2 stepsize < epochs .* stepsize=50, epochs=100"),
+        (lambda: one_cycle(0.1, 1, 5, 100, 0.01, 128, (0.8, 0.9)), r"momentum\[1\] must hold, .* \(0.8, 0.9\)"),
         (lambda: Policy.from_dict({"lr": 0.1}), "fields lr, batch_size, momentum, but got {'lr': 0.1}"),
         (lambda: Policy.from_dict(0.1), "fields lr, batch_size, momentum, but got 0.1"),
         (lambda: Policy.from_dict({"lr": 1, "batch_size": 1, "momentum": "x"}), "a finite number"),

@@ -52,6 +52,8 @@ def test_the_curve_is_that_of_torch_at_every_update(schedule, scheduler, options
     [
         (s.Triangular(0.001, 0.006, 4), "low + (high - low) * max(0, 1 - x)"),
         (s.Triangular2(0.001, 0.006, 4), "low + (high - low) * max(0, 1 - x) / 2 ** (cycle - 1)"),
+        (s.Welch(0.001, 0.006, 4), "low + (high - low) * (1 - x**2)"),
+        (s.Hann(0.001, 0.006, 4), "low + (high - low) * (1 + cos(pi * x)) / 2"),
         (s.ExpRange(0.001, 0.006, 4, 0.99994**500, "both"), "(low + (high - low) * max(0, 1 - x)) * 0.99994**it"),
         (s.ExpRange(0.001, 0.006, 4, 0.99994**500, "amplitude"), "low + (high - low) * max(0, 1 - x) * 0.99994**it"),
     ],
@@ -61,8 +63,20 @@ def test_a_cyclical_rate_is_the_paper_s_formula_at_every_update(schedule, formul
     for it in range(0, 42_000, 125):
         cycle = math.floor(1 + it / (2 * 2000))
         x = abs(it / 2000 - 2 * cycle + 1)
-        expected = eval(formula, {"max": max, "low": 0.001, "high": 0.006, "x": x, "cycle": cycle, "it": it})
+        expected = eval(
+            formula, vars(math) | {"max": max, "low": 0.001, "high": 0.006, "x": x, "cycle": cycle, "it": it}
+        )
         assert schedule(it / 500) == pytest.approx(expected, rel=1e-9)
+
+
+def test_warmup_linear_is_the_summary_s_formula_jump_and_all():
+    schedule = s.warmup_linear(0.1, 90)
+    for tenth in range(900):
+        epoch = tenth / 10
+        expected = 0.1 / 5 * (epoch / 5) if epoch < 5 else 0.1 * (1 - epoch / 90)
+        assert schedule(epoch) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    with pytest.raises(ValueError, match="epochs > 5 must hold"):
+        s.warmup_linear(0.1, 5)
 
 
 STEPS = s.Steps(8, at=(2, 4), factor=0.5)
@@ -90,8 +104,7 @@ DIPS = s.Piecewise((4, 8, 2, 4), at=(1, 2, 3))
         (STAGES, 1.2, 4, 2),  # in floats 1.2 - 0.9 < 0.3
         (STAGES, 5.9, 2, 0),
         (STAGES, 99, 1, 1),
-        # Of a popular summary of LARS: base/5 epoch/5 up to epoch 5, then base (1 - epoch/90), base 0.1.
-        (s.Stages(((5, s.Linear(0, 0.02, 5)), (85, s.Linear(0.1 * 85 / 90, 0, 85)))), 5, 0.02, 0.1 * (1 - 5 / 90)),
+        (s.warmup_linear(0.1, 90), 5, 0.02, 0.1 * (1 - 5 / 90)),
         (s.Growth(STEPS, 10), 2, 1, 2),
         (s.Growth(STEPS, 10, until=4), 4, 2, 2),
         (s.Growth(STEPS, 10, until=2), 2, 1, 1),

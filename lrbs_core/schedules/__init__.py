@@ -13,22 +13,22 @@ import dataclasses
 from typing import Any
 
 from lrbs_core.schedules.base import Constant, Schedule, as_schedule, exactly
-from lrbs_core.schedules.combined import Product, Stages, Warmup
+from lrbs_core.schedules.combined import Power, Product, Stages, Warmup, warmup_linear
 from lrbs_core.schedules.curves import Cosine, Exponential, Linear, Piecewise, Polynomial, Steps
-from lrbs_core.schedules.cyclical import ExpRange, Triangular, Triangular2
+from lrbs_core.schedules.cyclical import ExpRange, Hann, Triangular, Triangular2, Welch
 from lrbs_core.schedules.growth import Growth, Shrinkage, concrete, extreme
 
 __all__ = [
-    "KINDS", "Constant", "Cosine", "ExpRange", "Exponential", "Growth", "Linear", "Piecewise", "Polynomial", "Product",
-    "Schedule", "Shrinkage", "Stages", "Steps", "Triangular", "Triangular2", "Warmup", "as_schedule", "concrete",
-    "exactly", "extreme", "schedule_from_dict",
+    "KINDS", "Constant", "Cosine", "ExpRange", "Exponential", "Growth", "Hann", "Linear", "Piecewise", "Polynomial",
+    "Power", "Product", "Schedule", "Shrinkage", "Stages", "Steps", "Triangular", "Triangular2", "Warmup", "Welch",
+    "as_schedule", "concrete", "exactly", "extreme", "schedule_from_dict", "warmup_linear",
 ]  # fmt: skip
 
 KINDS: dict[str, type[Schedule]] = {
     kind.__name__: kind
     for kind in (
         Constant, Piecewise, Steps, Polynomial, Linear, Cosine, Exponential, Triangular, Triangular2, ExpRange,
-        Warmup, Stages, Product, Growth, Shrinkage,
+        Welch, Hann, Warmup, Stages, Product, Power, Growth, Shrinkage,
     )
 }  # fmt: skip
 

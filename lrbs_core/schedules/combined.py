@@ -1,11 +1,12 @@
-"""Schedules made of schedules: a warm-up before one, several end to end, the product of two."""
+"""Schedules made of schedules: a warm-up before one, several end to end, products and powers."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
 
-from lrbs_core.schedules.base import EPOCHS, LEVEL, Schedule, as_schedule, decimal, exactly, require, up_to
+from lrbs_core.schedules.base import EPOCHS, LEVEL, Constant, Schedule, as_schedule, decimal, exactly, require, up_to
+from lrbs_core.schedules.curves import Linear
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,6 @@ class Warmup(Schedule):
 class Stages(Schedule):
     """Schedules one after another, each on its own axis from 0: ((epochs, schedule), ...); the last goes on.
 
-    >>> from lrbs_core.schedules import Linear
     >>> Stages(((10, 0.1), (5, Linear(0.1, 0.0, epochs=5))))(12.5)
     0.05
     """
@@ -100,7 +100,6 @@ def _reached(start: float, edge: float) -> float:
 class Product(Schedule):
     """The product of two schedules: what a trade between lr and batch size makes of a curve that is not flat.
 
-    >>> from lrbs_core.schedules import Constant
     >>> Product(Constant(128), Constant(5))(0)
     640.0
     """
@@ -120,3 +119,43 @@ class Product(Schedule):
 
     def scaled(self, factor: float) -> Schedule:
         return Product(self.left.scaled(factor), self.right)
+
+
+@dataclass(frozen=True)
+class Power(Schedule):
+    """A schedule of positive values to a power: the square root of a growing batch, for instance.
+
+    >>> Power(Constant(256), exponent=0.5)(0)
+    16.0
+    """
+
+    of: Schedule
+    exponent: float
+
+    def __call__(self, epoch: float) -> float:
+        return float(self.of(epoch) ** self.exponent)
+
+    def edges(self, end: float) -> tuple[float, ...]:
+        return self.of.edges(end)
+
+    @property
+    def flat(self) -> bool:
+        return self.of.flat
+
+    def scaled(self, factor: float) -> Schedule:
+        return Product(self, Constant(factor))
+
+
+def warmup_linear(base: float, epochs: float) -> Schedule:
+    """base/5 (epoch/5) up to epoch 5, then base (1 - epoch/epochs): it jumps at epoch 5.
+
+    As a popular summary of LARS (You et al., arXiv 1708.03888) states its schedule, with base 0.1 and 90 epochs; the
+    paper itself has a warm-up and then a polynomial. Raises ValueError unless epochs > 5.
+
+    >>> schedule = warmup_linear(0.1, epochs=90)
+    >>> [round(schedule(epoch), 5) for epoch in (0, 4.999999, 5, 90)]
+    [0.0, 0.02, 0.09444, 0.0]
+    """
+    require(epochs > 5, "epochs > 5", epochs=epochs)
+    rest = epochs - 5
+    return Stages(((5, Linear(0.0, base / 5, epochs=5)), (rest, Linear(base * rest / epochs, 0.0, epochs=rest))))

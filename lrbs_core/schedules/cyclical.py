@@ -52,6 +52,30 @@ class Triangular2(Triangular):
 
 
 @dataclass(frozen=True)
+class Welch(Triangular):
+    """`Triangular` with a parabola for the triangle: low + (high - low) (1 - x^2) (same source: no better, no worse).
+
+    >>> [Welch(0.0, 1.0, stepsize=2)(epoch) for epoch in (0, 1, 2, 3, 4)]
+    [0.0, 0.75, 1.0, 0.75, 0.0]
+    """
+
+    def _rise(self, epoch: float) -> float:
+        return 1 - (1 - super()._rise(epoch)) ** 2
+
+
+@dataclass(frozen=True)
+class Hann(Triangular):
+    """`Triangular` with a sinusoid for the triangle: low + (high - low) (1 + cos(pi x))/2 (same source).
+
+    >>> [round(Hann(0.0, 1.0, stepsize=2)(epoch), 12) for epoch in (0, 1, 2, 3, 4)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+
+    def _rise(self, epoch: float) -> float:
+        return (1 - math.cos(math.pi * super()._rise(epoch))) / 2
+
+
+@dataclass(frozen=True)
 class ExpRange(Triangular):
     """`Triangular` that shrinks by gamma^epoch; gamma is a factor an epoch (same source).
 

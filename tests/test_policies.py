@@ -238,7 +238,7 @@ RISING = Policy(0.1, 128, Linear(0.5, 0.9, 5))
         (lambda: RISING.lower_momentum(0.1), "lower_momentum needs a constant momentum, but got Linear"),
         (lambda: BASELINE.linear_scaling(0), "reference_batch >= 1 must hold, but got reference_batch=0"),
         (lambda: one_cycle(0.1, 1, 50, 100, 0.01, 128, (0.9, 0.8)), "2 stepsize < epochs .* stepsize=50, epochs=100"),
-        (lambda: one_cycle(0.1, 1, 5, 100, 0.01, 128, (0.8, 0.9)), r"momentum\[1\] must hold, .* \(0.8, 0.9\)"),
+        (lambda: one_cycle(0.1, 1, 5, 100, 0.01, 128, (0.8, 0.9)), r"momentum\[1\] must hold.*\(0.8, 0.9\)"),
         (lambda: Policy.from_dict({"lr": 0.1}), "fields lr, batch_size, momentum, but got {'lr': 0.1}"),
         (lambda: Policy.from_dict(0.1), "fields lr, batch_size, momentum, but got 0.1"),
         (lambda: Policy.from_dict({"lr": 1, "batch_size": 1, "momentum": "x"}), "a finite number"),

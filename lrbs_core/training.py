@@ -7,7 +7,8 @@ import math
 import platform
 import re
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -91,17 +92,13 @@ def prepare(specs: Iterable[RunSpec], machine: Machine) -> None:
             micro_batches(1, _micro_batch(machine, device), spec.ghost_size)
 
 
-class _naming:  # noqa: N801 - reads as a statement
+@contextmanager
+def _naming(spec: RunSpec) -> Iterator[None]:
     """Puts the run's label before a ValueError."""
-
-    def __init__(self, spec: RunSpec) -> None:
-        self.spec = spec
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ValueError):
-            raise ValueError(f"run {self.spec.label!r}: {error}") from None
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"run {spec.label!r}: {error}") from None
 
 
 def _check_examples(spec: RunSpec, data: Dataset) -> None:
@@ -147,18 +144,21 @@ def train(
     for update, following in pairwise(updates):
         assert update is not None
         run.take(update)
-        looked = following is None or update.number % UPDATES_A_LOOK == 0
-        diverged = looked and not run.loss_is_finite()
-        if run.row_is_due(following) or diverged:
+        due = run.row_is_due(following)
+        save = checkpoint is not None and (following is None or time.monotonic() - saved >= machine.checkpoint_seconds)
+        # The look also waits for a GPU's queue to end, within the clock: before anything that would wait outside of it.
+        diverged = (due or save or update.number % UPDATES_A_LOOK == 0) and not run.loss_is_finite()
+        if due or diverged:
             row = run.make_row(update, following, journalled)
             # The test loss tells of an update that spoilt the weights after its own loss was taken.
             diverged = diverged or not (math.isfinite(row["train_loss"]) and math.isfinite(row["test_loss"]))
             yield row
         if diverged:
             break
-        if checkpoint is not None and (following is None or time.monotonic() - saved >= machine.checkpoint_seconds):
+        if save:
+            assert checkpoint is not None
             write_whole(checkpoint, run.state())
-            saved, diverged = time.monotonic(), False
+            saved = time.monotonic()
     return "diverged" if diverged else "finished"
 
 

@@ -61,13 +61,8 @@ def test_rows_and_statuses_come_back(path):
 
 def test_a_status_counts_with_its_time_and_note_and_the_start_is_that_of_the_first(path):
     told = [{"status": "running", "time_ms": 5, "note": "x"}, {"status": "running", "time_ms": 9}]
-    untold = [
-        {"status": "failed"},
-        {"status": "failed", "time_ms": "8"},
-        {"status": "won", "time_ms": 8},
-        {"time_ms": 8},
-    ]
-    path.write_text("".join(json.dumps(line) + "\n" for line in untold + told + untold))
+    untold = [{"status": "failed"}, {"status": "failed", "time_ms": "8"}, {"status": "won", "time_ms": 8}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*untold, *told, {"time_ms": 8}, *untold]))
     reader = Reader(path).poll()
     assert (reader.status, reader.started_ms, reader.status_time_ms) == ("running", 5, 9)
     assert (reader.note, reader.machine) == ("", "")

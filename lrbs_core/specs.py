@@ -106,6 +106,11 @@ class RunSpec:
                 f"1 <= batch_size <= {self.examples} (the training examples) must hold in every epoch, "
                 f"but got batch_size={batch_size}: cap it with grow_batch(max_batch_size=...)"
             )
+        if next(self.walk(), None) is None:
+            raise ValueError(
+                f"at least one whole batch must fit where partial batches are dropped, but got batch_size={smallest} "
+                f"in {self.epochs:g} epochs of {self.examples} examples"
+            )
         if self.ghost_size is not None:
             _whole_number("ghost_size", self.ghost_size, at_least=2)
             if self.ghost_size > smallest:

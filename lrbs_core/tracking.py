@@ -26,6 +26,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
+from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
@@ -169,6 +170,7 @@ class Delivery:
         self._sent = [_Sent(folder) for folder in folders]
         self._runs: dict[str, dict[str, Run]] = {}
         self._parents: dict[str, str] = {}
+        self._locks: dict[str, FileLock] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="lrbs-delivery", daemon=True)
 
@@ -193,12 +195,27 @@ class Delivery:
         for sent in self._sent:
             sent.reader.poll()
             if sent.pending:
+                if not self._may_write(sent.folder):
+                    self.error = "another lrbs process delivers this sweep"
+                    continue
                 try:
                     self._deliver(sent)
                 except Exception as error:
                     self.error = _without_password(_first_line(error))
+                    self._runs.clear()  # a call that failed here may have come through there
                     if not self._reachable():
                         return  # else it is this run's own trouble, which must not hold up the others
+
+    def _may_write(self, folder: RunFolder) -> bool:
+        """Takes a sweep's lock, for as long as this lives: two who deliver at once would make two runs of one key."""
+        if folder.sweep not in self._locks:
+            lock = FileLock(folder.path.parent / ".delivery.lock", blocking=False)
+            try:
+                lock.acquire()
+            except Timeout:
+                return False
+            self._locks[folder.sweep] = lock
+        return True
 
     def _reachable(self) -> bool:
         try:
@@ -208,13 +225,17 @@ class Delivery:
         return True
 
     def close(self) -> None:
-        """Ends the parent runs whose children have all ended."""
-        if self.late:
-            return
-        for sweep, parent in self._parents.items():
-            states = [sent.reader.status for sent in self._sent if sent.folder.sweep == sweep and sent.reader.status]
-            if all(state in ENDS for state in states):
-                self.client.set_terminated(parent, "FAILED" if "failed" in states else "FINISHED")
+        """Ends the parent runs whose children have all ended, and lets others deliver."""
+        try:
+            for sweep, parent in self._parents.items() if not self.late else ():
+                states = [s.reader.status for s in self._sent if s.folder.sweep == sweep and s.reader.status]
+                if all(state in ENDS for state in states):
+                    self.client.set_terminated(parent, "FAILED" if "failed" in states else "FINISHED")
+        except Exception as error:
+            self.error = _without_password(_first_line(error))
+        finally:
+            for lock in self._locks.values():
+                lock.release()
 
     def _loop(self) -> None:
         while not self._stop.wait(SECONDS_A_PASS):
@@ -260,6 +281,8 @@ class Delivery:
             if known.data.tags.get("lrbs.started_ms") == str(sent.reader.started_ms):
                 if parent := known.data.tags.get(MLFLOW_PARENT_RUN_ID):
                     self._parents.setdefault(sweep, parent)
+                if "lrbs.machine" not in known.data.tags:  # never got further than its creation
+                    self._tell_spec(str(known.info.run_id), spec)
                 return str(known.info.run_id)
             # Its journal is gone and the run began anew: points of two journals must not mix in one run.
             self.client.delete_run(known.info.run_id)
@@ -278,12 +301,14 @@ class Delivery:
         run = self.client.create_run(
             experiment_id, sent.reader.started_ms, tags=tags, run_name=f"{spec.label} seed={spec.seed}"
         )
-        run_id = str(run.info.run_id)
+        self._tell_spec(str(run.info.run_id), spec)
+        return str(run.info.run_id)
+
+    def _tell_spec(self, run_id: str, spec: RunSpec) -> None:
         params = [Param(name, str(value)) for name, value in flatten(spec.to_dict()).items()]
         self.client.log_batch(run_id, params=params)
         self.client.log_text(run_id, json.dumps(spec.to_dict(), indent=1), "spec.json")
         self.client.log_text(run_id, _plan_csv(spec), "plan.csv")
-        return run_id
 
     def _new_parent(self, experiment_id: str, sweep: str) -> str:
         name = f"{sweep} {datetime.now(UTC):%Y-%m-%d %H:%M}"

@@ -76,20 +76,21 @@ def prepare(specs: Iterable[RunSpec], machine: Machine) -> None:
     GPU: the process that starts a sweep on a cluster may have none.
     """
     _require_device_name(machine.device)
-    device = torch.device("cpu")
+    # Of "auto" only the run knows what it comes to: the larger micro-batch stands, so that nothing is refused wrongly.
+    limit = _micro_batch(machine, torch.device("cpu" if machine.device == "cpu" else "cuda"))
     checked = set()
     for spec in specs:
         what = (spec.dataset, spec.examples, spec.model, spec.ghost_size, spec.augmentation, spec.normalization)
         if what in checked:
             continue
         checked.add(what)
-        data = load(spec.dataset, machine.data_dir, device)
+        data = load(spec.dataset, machine.data_dir, torch.device("cpu"))
         with _naming(spec):
             _check_examples(spec, data)
             Stream(data, spec.seed, spec.augmentation, spec.normalization)
             with torch.device("meta"):
                 models.build(spec.model, data.classes, data.channels, data.image_size, spec.ghost_size)
-            micro_batches(1, _micro_batch(machine, device), spec.ghost_size)
+            micro_batches(1, limit, spec.ghost_size)
 
 
 @contextmanager

@@ -124,6 +124,7 @@ def test_a_named_dataset_knows_its_examples(dataset, examples):
         ({"augmentation": "crop"}, "augmentation must be one of none, flip, flip_crop, but got 'crop'"),
         ({"normalization": "none"}, "normalization must be one of channel, mean_image, but got 'none'"),
         ({"partial": "pad"}, "partial must be one of keep, drop, carry, but got 'pad'"),
+        ({"partial": "drop", "epochs": 0.09}, "but got batch_size=100 in 0.09 epochs of 1000 examples"),
         ({"epochs": 0}, "epochs > 0 must hold, but got epochs=0.0"),
         ({"epochs": float("inf")}, "epochs > 0 must hold, but got epochs=inf"),
         ({"epochs": "5"}, "epochs > 0 must hold, but got epochs=5"),

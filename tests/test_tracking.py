@@ -202,7 +202,24 @@ def test_a_store_that_is_away_costs_only_lateness(client, sweep, tmp_path, monke
         assert (delivery.late, delivery.error) == (1, "gone fishing")
     delivery.deliver()
     assert (delivery.late, delivery.error) == (0, "")
-    assert len(points(client, children(client, sweep)[0])) == len(METRICS)
+    (run,) = children(client, sweep)
+    assert len(points(client, run)) == len(METRICS)
+    assert run.data.params["dataset"] == "digits"
+    assert {artifact.path for artifact in client.list_artifacts(run.info.run_id)} >= {"spec.json", "plan.csv"}
+
+
+@pytest.mark.parametrize("client", ["sqlite"], indirect=True)
+def test_of_two_who_deliver_at_once_one_waits(client, sweep, tmp_path):
+    folder = made_run(tmp_path, made_spec(), [made_row(1)], sweep=sweep)
+    first, second = tracking.Delivery(client, [folder]), tracking.Delivery(client, [folder])
+    first.deliver()
+    second.deliver()
+    assert (first.late, second.late) == (0, 1)
+    assert second.error == "another lrbs process delivers this sweep"
+    first.close()
+    second.deliver()
+    assert second.late == 0
+    assert len(children(client, sweep)) == 1
 
 
 @pytest.mark.parametrize("client", ["sqlite"], indirect=True)

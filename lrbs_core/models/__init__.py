@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from lrbs_core.models.caffe import caffe_full, caffe_quick
+from lrbs_core.models.caffe import caffe_full, caffe_quick, caffe_sigmoid_bn
 from lrbs_core.models.resnet import resnet
 from lrbs_core.models.small import convnet, mlp
 from lrbs_core.models.wide_resnet import wide_resnet
@@ -19,6 +19,7 @@ __all__ = ["FAMILIES", "build", "parameter_factors"]
 FAMILIES: tuple[tuple[str, str, Callable[..., nn.Module]], ...] = (
     (r"caffe_quick", "caffe_quick", caffe_quick),
     (r"caffe_full", "caffe_full", caffe_full),
+    (r"caffe_sigmoid_bn", "caffe_sigmoid_bn", caffe_sigmoid_bn),
     (r"resnet(\d+)", "resnet{8,20,32,44,56,110}", resnet),
     (r"wrn_(\d+)_(\d+)", "wrn_{depth}_{width}", wide_resnet),
     (r"mlp", "mlp", mlp),

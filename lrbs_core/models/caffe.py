@@ -1,7 +1,7 @@
-"""Caffe's CIFAR-10 example networks, as in its examples/cifar10 (cifar10_quick and cifar10_full).
+"""Caffe's CIFAR-10 example networks, as in its examples/cifar10 (cifar10_quick, cifar10_full, the latter's sigmoid).
 
 `caffe_full` is the net of L. N. Smith's CIFAR-10 experiments (arXiv 1506.01186, section 4.1).
-Both expect images of 0..255 less the mean image (normalization="mean_image"), which their initial weights are made for.
+They expect images of 0..255 less the mean image (normalization="mean_image"), which their initial weights are made for.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["caffe_full", "caffe_quick"]
+__all__ = ["caffe_full", "caffe_quick", "caffe_sigmoid_bn"]
 
 
 class WithinChannelNorm(nn.Module):
@@ -38,6 +38,12 @@ def _linear(inputs: int, outputs: int, std: float) -> nn.Linear:
     layer = nn.Linear(inputs, outputs)
     nn.init.normal_(layer.weight, std=std)
     nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _batch_norm(channels: int) -> nn.BatchNorm2d:
+    layer = nn.BatchNorm2d(channels)
+    nn.init.constant_(layer.bias, 0.001)
     return layer
 
 
@@ -88,4 +94,22 @@ def caffe_full(classes: int, channels: int, image_size: int) -> nn.Module:
     )  # fmt: skip
     # The two first convolutions' biases at twice the rate; the linear layer's bias too, and without decay.
     model.factors = {"0.bias": (2.0, 1.0), "4.bias": (2.0, 1.0), "12.weight": (1.0, 250.0), "12.bias": (2.0, 0.0)}
+    return model
+
+
+def caffe_sigmoid_bn(classes: int, channels: int, image_size: int) -> nn.Module:
+    """cifar10_full_sigmoid_bn: `caffe_full` with batch norm and sigmoids for ReLUs and response norms.
+
+    Smith's sigmoid experiment (same paper, section 4.1). As in the file: batch norm before a sigmoid, its scale 1 and
+    shift 0.001 at first, neither decayed; the linear layer's bias at a fifth of the rate.
+    """
+    features = _flat_features(image_size, 64)
+    model = _Caffe(
+        _convolution(channels, 32, 1e-4), _max_pool(), _batch_norm(32), nn.Sigmoid(),
+        _convolution(32, 32, 0.01), _batch_norm(32), nn.Sigmoid(), _average_pool(),
+        _convolution(32, 64, 0.01), _batch_norm(64), nn.Sigmoid(), _average_pool(),
+        nn.Flatten(), _linear(features, classes, 0.01),
+    )  # fmt: skip
+    model.factors = {"0.bias": (2.0, 1.0), "4.bias": (2.0, 1.0), "13.weight": (1.0, 250.0), "13.bias": (0.2, 0.0)}
+    model.factors |= {f"{layer}.{name}": (1.0, 0.0) for layer in (2, 5, 9) for name in ("weight", "bias")}
     return model

@@ -1,14 +1,13 @@
 """Networks: sizes as published, layers against hand-worked ones, and clear refusals."""
 
 import math
-import re
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from lrbs_core.models import FAMILIES, build, parameter_factors
+from lrbs_core.models import build, parameter_factors
 from lrbs_core.models.caffe import WithinChannelNorm
 from lrbs_core.norm import GhostBatchNorm
 
@@ -67,6 +66,7 @@ def wide_by_hand(n, k):
         # 5x5 convolutions and linear layers, weights and biases, by hand.
         ("caffe_quick", None, (75 * 32 + 32) + (800 * 32 + 32) + (800 * 64 + 64) + (1024 * 64 + 64) + (64 * 10 + 10)),
         ("caffe_full", None, (75 * 32 + 32) + (800 * 32 + 32) + (800 * 64 + 64) + (1024 * 10 + 10)),
+        ("caffe_sigmoid_bn", None, 89_578 + 2 * (32 + 32 + 64)),
         ("mlp", None, (3072 * 128 + 128) + (128 * 10 + 10)),
         ("convnet", None, (27 * 16 + 2 * 16) + (144 * 32 + 2 * 32) + (32 * 10 + 10)),
     ],
@@ -85,7 +85,9 @@ def test_the_depth_in_a_name_is_the_number_of_layers(name, layers):
 
 
 @pytest.mark.parametrize("shape", [(10, 3, 32), (100, 3, 32), (10, 1, 8)], ids=["cifar10", "cifar100", "digits"])
-@pytest.mark.parametrize("name", ["caffe_quick", "caffe_full", "resnet8", "wrn_10_1", "mlp", "convnet"])
+@pytest.mark.parametrize(
+    "name", ["caffe_quick", "caffe_full", "caffe_sigmoid_bn", "resnet8", "wrn_10_1", "mlp", "convnet"]
+)
 def test_logits_come_out_for_every_dataset_and_every_parameter_learns(name, shape):
     classes, channels, size = shape
     model = made(name, *shape)
@@ -117,21 +119,25 @@ def test_caffes_first_pooling_takes_the_maximum_and_the_others_the_mean_of_what_
 @pytest.mark.parametrize(("name", "sequence"), [
     ("caffe_quick", "conv max relu conv relu avg conv relu avg flatten linear linear"),
     ("caffe_full", "conv max relu norm conv relu avg norm conv relu avg flatten linear"),
+    ("caffe_sigmoid_bn", "conv max ghost sigmoid conv ghost sigmoid avg conv ghost sigmoid avg flatten linear"),
+    ("convnet", "conv ghost relu max conv ghost relu mean flatten linear"),
+    ("mlp", "flatten linear relu linear"),
 ])  # fmt: skip
-def test_caffes_layers_come_in_the_order_of_its_files(name, sequence):
+def test_layers_come_in_the_order_of_caffes_files_and_of_the_docstrings(name, sequence):
     kinds = {nn.Conv2d: "conv", nn.MaxPool2d: "max", nn.AvgPool2d: "avg", nn.ReLU: "relu", nn.Linear: "linear",
-             nn.Flatten: "flatten", WithinChannelNorm: "norm"}  # fmt: skip
+             nn.AdaptiveAvgPool2d: "mean", nn.Flatten: "flatten", WithinChannelNorm: "norm", GhostBatchNorm: "ghost",
+             nn.Sigmoid: "sigmoid"}  # fmt: skip
     layers = list(made(name))
     assert " ".join(kinds[type(layer)] for layer in layers) == sequence
     norms = [(layer.size, layer.alpha, layer.beta) for layer in layers if isinstance(layer, WithinChannelNorm)]
     assert norms == [(3, 5e-5, 0.75)] * sequence.count("norm")
 
 
-@pytest.mark.parametrize(
-    ("name", "deviations"),
-    # cifar10_quick_train_test.prototxt and cifar10_full_train_test.prototxt: "gaussian" fillers, biases "constant" 0
-    [("caffe_quick", [1e-4, 0.01, 0.01, 0.1, 0.1]), ("caffe_full", [1e-4, 0.01, 0.01, 0.01])],
-)
+# The files' "gaussian" fillers; biases are "constant" 0, but for the shift of a norm.
+FILLERS = {"caffe_quick": [1e-4, 0.01, 0.01, 0.1, 0.1], "caffe_full": [1e-4, 0.01, 0.01, 0.01]}
+
+
+@pytest.mark.parametrize(("name", "deviations"), [*FILLERS.items(), ("caffe_sigmoid_bn", FILLERS["caffe_full"])])
 def test_caffes_weights_start_as_its_files_say(name, deviations):
     layers = [layer for layer in made(name) if isinstance(layer, nn.Conv2d | nn.Linear)]
     for layer, deviation in zip(layers, deviations, strict=True):
@@ -151,17 +157,19 @@ def test_convolutions_of_residual_networks_start_with_hes_deviation(name, fan):
             assert float(module.weight.detach().std()) == pytest.approx(math.sqrt(2 / size), rel=bound)
 
 
-def test_caffe_full_learns_biases_twice_as_fast_and_decays_the_linear_layer_250_fold():
-    # The third convolution has no factors in Caffe's file.
-    one = (1.0, 1.0)
-    assert parameter_factors(made("caffe_full")) == {
-        "0.weight": one, "0.bias": (2.0, 1.0), "4.weight": one, "4.bias": (2.0, 1.0), "8.weight": one, "8.bias": one,
-        "12.weight": (1.0, 250.0), "12.bias": (2.0, 0.0),
-    }  # fmt: skip
+def test_caffes_biases_and_linear_layers_have_the_factors_of_its_files():
+    # (lr_mult, decay_mult); the third convolution of cifar10_full has none, and so 1 and 1.
+    one, twice, none = (1.0, 1.0), (2.0, 1.0), (1.0, 0.0)
+    full = {"0.weight": one, "0.bias": twice, "4.weight": one, "4.bias": twice, "8.weight": one, "8.bias": one}
+    assert parameter_factors(made("caffe_full")) == full | {"12.weight": (1.0, 250.0), "12.bias": (2.0, 0.0)}
+    norms = {f"{layer}.{name}": none for layer in (2, 5, 9) for name in ("weight", "bias")}
+    linear = {"13.weight": (1.0, 250.0), "13.bias": (0.2, 0.0)}
+    assert parameter_factors(made("caffe_sigmoid_bn")) == full | norms | linear
     quick = parameter_factors(made("caffe_quick"))
-    assert quick == {name: (2.0, 1.0) if name.endswith("bias") else one for name in quick}
-    assert len(quick) == 10
-    assert set(parameter_factors(made("resnet8")).values()) == {one}
+    assert quick == {name: twice if name.endswith("bias") else one for name in quick}
+    assert (len(quick), set(parameter_factors(made("resnet8")).values())) == (10, {one})
+    shifts = [layer.bias for layer in made("caffe_sigmoid_bn") if isinstance(layer, GhostBatchNorm)]
+    assert all(torch.equal(shift, torch.full_like(shift, 0.001)) for shift in shifts)
 
 
 @pytest.mark.parametrize(("size", "alpha", "beta"), [(3, 5e-5, 0.75), (3, 2.0, 0.75), (5, 1.0, 0.5)])
@@ -238,12 +246,3 @@ def test_a_seed_gives_the_same_weights_and_another_seed_others(name):
 def test_what_cannot_be_built_is_refused_with_the_rule(name, ghost_size, size, message):
     with pytest.raises(ValueError, match=message):
         build(name, 10, 3, size, ghost_size)
-
-
-def test_every_depth_that_the_message_offers_can_be_built():
-    (offered,) = (text for _, text, _ in FAMILIES if text.startswith("resnet"))
-    depths = re.findall(r"\d+", offered)
-    assert len(depths) == 6
-    for depth in depths:
-        with torch.device("meta"):
-            assert parameters(made(f"resnet{depth}")) == resnet_by_hand((int(depth) - 2) // 6)

@@ -3,6 +3,7 @@
 import pickle
 from dataclasses import replace
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 
 import made
@@ -60,13 +61,10 @@ def test_rows_come_where_the_plan_has_them(partial, every, epochs, expected, dev
 def test_every_update_uses_the_policys_lr_and_momentum_on_the_plans_examples(monkeypatch, partial):
     sizes = Piecewise((20, 50), at=(1,))
     spec = noise_spec(Linear(0.1, 0.01, 3), sizes, Linear(0.5, 0.95, 3), partial=partial, epochs=3)
-    used, taken, step, batch = [], [], torch.optim.SGD.step, Stream.batch
-
-    def spied_step(optimizer):
-        used.extend((group["lr"], group["momentum"]) for group in optimizer.param_groups)
-        return step(optimizer)
-
-    monkeypatch.setattr(torch.optim.SGD, "step", spied_step)
+    used, taken, setting, step, batch = [], [], itemgetter("lr", "momentum"), torch.optim.SGD.step, Stream.batch
+    monkeypatch.setattr(
+        torch.optim.SGD, "step", lambda self: (used.extend(map(setting, self.param_groups)), step(self))[1]
+    )
     monkeypatch.setattr(Stream, "batch", lambda self, *cut: (taken.append(cut), batch(self, *cut))[1])
     finish(start(spec))
     assert taken == [(update.start, update.size) for update in spec.walk()]
@@ -201,16 +199,21 @@ def test_a_checkpoint_of_another_run_is_refused_and_one_with_code_in_it_too(tmp_
 @pytest.mark.parametrize(("changes", "message"), [
     ({}, "imagefolder:made must have the 100 training examples of the plan, but got 99"),
     ({"model": "vgg"}, "model must be one of .*, but got 'vgg'"),
-    ({"model": "convnet", "ghost_size": 20}, "micro_batch >= ghost_size must hold, .*=10, ghost_size=20"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_refused_with_the_runs_label_and_before_the_first_run(monkeypatch, changes, message):
-    data = DATA if changes else DATA._replace(train_labels=DATA.train_labels[1:])
+    spec, data = noise_spec(**changes), DATA if changes else DATA._replace(train_labels=DATA.train_labels[1:])
     monkeypatch.setattr(training, "load", lambda *_: data)
-    with pytest.raises(ValueError, match=f"run 'made': {message}"):
-        prepare([noise_spec(**changes)], replace(MACHINE, micro_batch=10))
-    if "ghost_size" not in changes:
+    for attempt in (lambda: prepare([spec], MACHINE), lambda: finish(start(spec, data=data))):
         with pytest.raises(ValueError, match=f"run 'made': {message}"):
-            finish(start(noise_spec(**changes), data=data))
+            attempt()
+
+
+def test_a_ghost_size_is_held_against_the_micro_batch_of_the_device_that_will_run(monkeypatch):
+    monkeypatch.setattr(training, "load", lambda *_: DATA._replace(train_labels=torch.zeros(300)))
+    spec = noise_spec(batch_size=200, examples=300, model="convnet", ghost_size=200)
+    prepare([spec], replace(MACHINE, device="cuda"))  # from where there may be none
+    with pytest.raises(ValueError, match="run 'made': micro_batch >= ghost_size must hold, but got micro_batch=128, g"):
+        prepare([spec], MACHINE)
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):

@@ -13,6 +13,7 @@ import torch
 from made import EAGER, MACHINE, N, checkpoint_bits, finish, made_data, noise_spec, start, unclocked
 from torch import nn
 from torch.nn import functional
+from torch.optim import SGD
 
 from lrbs_core import models, training
 from lrbs_core.data import Stream
@@ -61,10 +62,8 @@ def test_rows_come_where_the_plan_has_them(partial, every, epochs, expected, dev
 def test_every_update_uses_the_policys_lr_and_momentum_on_the_plans_examples(monkeypatch, partial):
     sizes = Piecewise((20, 50), at=(1,))
     spec = noise_spec(Linear(0.1, 0.01, 3), sizes, Linear(0.5, 0.95, 3), partial=partial, epochs=3)
-    used, taken, setting, step, batch = [], [], itemgetter("lr", "momentum"), torch.optim.SGD.step, Stream.batch
-    monkeypatch.setattr(
-        torch.optim.SGD, "step", lambda self: (used.extend(map(setting, self.param_groups)), step(self))[1]
-    )
+    used, taken, setting, step, batch = [], [], itemgetter("lr", "momentum"), SGD.step, Stream.batch
+    monkeypatch.setattr(SGD, "step", lambda self: (used.extend(map(setting, self.param_groups)), step(self))[1])
     monkeypatch.setattr(Stream, "batch", lambda self, *cut: (taken.append(cut), batch(self, *cut))[1])
     finish(start(spec))
     assert taken == [(update.start, update.size) for update in spec.walk()]
@@ -136,9 +135,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(random_spec, tmp_path, 
         seen.extend(islice(rows, moment))
         rows.close()
     else:
-        steps = [torch.optim.SGD.step] * (-moment - 1)
+        steps = [SGD.step] * (-moment - 1)
         with monkeypatch.context() as patch, pytest.raises(IndexError):  # noqa: PT012
-            patch.setattr(torch.optim.SGD, "step", lambda self: steps.pop()(self))
+            patch.setattr(SGD, "step", lambda self: steps.pop()(self))
             seen.extend(rows)
     torch.manual_seed(99)
     again, status = finish(start(random_spec, checkpoint, seen, machine))
@@ -161,9 +160,9 @@ def test_rows_of_the_journal_are_handed_out_as_they_stand_and_the_clock_goes_on_
 
 
 def test_the_clock_counts_updates_alone(monkeypatch):
-    now, step, evaluate = [0.0], torch.optim.SGD.step, training._Run.evaluate
+    now, step, evaluate = [0.0], SGD.step, training._Run.evaluate
     monkeypatch.setattr(training.time, "perf_counter", lambda: now[-1])
-    monkeypatch.setattr(torch.optim.SGD, "step", lambda self: (now.append(now[-1] + 1), step(self))[1])
+    monkeypatch.setattr(SGD, "step", lambda self: (now.append(now[-1] + 1), step(self))[1])
     monkeypatch.setattr(training._Run, "evaluate", lambda self: (now.append(now[-1] + 1000), evaluate(self))[1])
     rows, _ = finish(start(noise_spec(evaluate_every_epochs=0.5)))
     assert [row["train_seconds"] for row in rows] == [2, 3, 5, 6]

@@ -18,8 +18,8 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Measured
 
     mean ± t s / sqrt(n), with t the quantile at (1 + confidence)/2 of n - 1 degrees of freedom.
 
-    >>> mean_interval([81.0, 82.0, 83.0])
-    Measured(mean=82.0, low=79.516, high=84.484, n=3)
+    >>> [round(value, 3) for value in mean_interval([81.0, 82.0, 83.0])]
+    [82.0, 79.516, 84.484, 3]
     """
     n = len(values)
     mean = float(np.mean(values)) if n else math.nan

@@ -147,8 +147,11 @@ def train(
         run.take(update)
         due = run.row_is_due(following)
         save = checkpoint is not None and (following is None or time.monotonic() - saved >= machine.checkpoint_seconds)
+        looked = due or update.number % UPDATES_A_LOOK == 0
         # The look also waits for a GPU's queue to end, within the clock: before anything that would wait outside of it.
-        diverged = (due or save or update.number % UPDATES_A_LOOK == 0) and not run.loss_is_finite()
+        # One that is there for a checkpoint decides nothing: where a run ends must not hang on when it was saved.
+        finite = not (looked or save) or run.loss_is_finite()
+        diverged = looked and not finite
         if due or diverged:
             row = run.make_row(update, following, journalled)
             # The test loss tells of an update that spoilt the weights after its own loss was taken.

@@ -173,13 +173,13 @@ def test_the_clock_counts_updates_alone(monkeypatch):
 DIVERGED = [({"batch_size": 4}, 17), ({"evaluate_every_epochs": 0.5}, 2), ({"epochs": 0.4}, 1)]
 
 
+@pytest.mark.parametrize("machine", [EAGER, MACHINE], ids=["checkpoints", "none"])
 @pytest.mark.parametrize(("changes", "updates"), DIVERGED)
-def test_a_run_that_diverges_ends_with_a_row_that_shows_it(tmp_path, changes, updates):
-    rows, status = finish(start(noise_spec(lr=1e38, **changes), tmp_path / "checkpoint.pt"))
+def test_a_run_that_diverges_ends_with_a_row_that_shows_it(tmp_path, changes, updates, machine):
+    rows, status = finish(start(noise_spec(lr=1e38, **changes), tmp_path / "checkpoint.pt", machine=machine))
     assert (status, [row["updates"] for row in rows]) == ("diverged", [updates])
     assert np.isfinite(rows[0]["train_loss"]) == (updates == 1)
     assert not np.isfinite(rows[0]["test_loss"])
-    assert not (tmp_path / "checkpoint.pt").exists()
 
 
 def test_a_checkpoint_of_another_run_is_refused_and_one_with_code_in_it_too(tmp_path):

@@ -45,7 +45,14 @@ def run_on_ray(
     if not folders:
         return
     _require_listener(address)
-    ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        reason = str(error).splitlines()[0]
+        hint = (
+            "" if os.environ.get("RAY_AUTH_MODE") else " (clusters ask for a token by default: set RAY_AUTH_MODE=token)"
+        )
+        raise ValueError(f"Ray cluster {address or 'here'} cannot be joined: {reason}{hint}") from None
     _tell_shortage({"CPU": cpus, "GPU": gpus})
     try:
         with tempfile.TemporaryDirectory(prefix="lrbs-ray-") as scratch:

@@ -76,10 +76,15 @@ def has_batch_norm(model: nn.Module) -> bool:
 
 
 def use_ghost_batches(model: nn.Module, ghost_size: int) -> None:
-    """Turns every BatchNorm2d and BatchNorm1d of the model into a GhostBatchNorm with the same parameters, in place."""
+    """Turns every BatchNorm2d and BatchNorm1d of the model into a GhostBatchNorm with the same parameters, in place.
+
+    Raises ValueError for a layer without momentum (a cumulative average) or without scale and shift.
+    """
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d) and not isinstance(child, GhostBatchNorm):
-                ghost = GhostBatchNorm(child.num_features, ghost_size, child.eps, child.momentum or 0.1)
+                if child.momentum is None or not child.affine:
+                    raise ValueError(f"momentum and affine parameters must be set for ghost batches, but got {child}")
+                ghost = GhostBatchNorm(child.num_features, ghost_size, child.eps, child.momentum)
                 ghost.load_state_dict(child.state_dict())
                 setattr(module, name, ghost)

@@ -152,3 +152,9 @@ def test_use_ghost_batches_replaces_every_batch_norm_and_keeps_what_it_holds():
 )
 def test_has_batch_norm_finds_a_layer_at_any_depth(layer, has):
     assert has_batch_norm(nn.Sequential(nn.ReLU(), nn.Sequential(layer))) is has
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d(CHANNELS, momentum=None), nn.BatchNorm2d(CHANNELS, affine=False)])
+def test_a_norm_that_has_no_ghost_is_refused(layer):
+    with pytest.raises(ValueError, match="momentum and affine parameters must be set"):
+        use_ghost_batches(nn.Sequential(layer), 4)

@@ -89,6 +89,7 @@ DIPS = s.Piecewise((4, 8, 2, 4), at=(1, 2, 3))
         (s.Warmup(1, 3, then=STEPS), 4, 4, 2),  # breakpoints count from epoch 0
         (STAGES, 0.9, 1, 4),
         (STAGES, 1.2, 4, 2),  # in floats 1.2 - 0.9 < 0.3
+        (s.Stages(((0.3, 1), (9, s.Steps(4, (4.1,), 0.5)))), 4.4, 4, 2),  # the last float before 4.4 less 0.3 is 4.1
         (STAGES, 5.9, 2, 0),
         (STAGES, 99, 1, 1),
         (s.warmup_linear(0.1, 90), 5, 0.02, 0.1 * (1 - 5 / 90)),
@@ -111,9 +112,8 @@ def test_both_sides_of_a_boundary(schedule, epoch, before, at):
     ("schedule", "edges"),
     [
         (STEPS, (2, 4)),
-        (s.Triangular(1, 3, 2), (2, 4, 6)),
+        (s.Growth(STEPS, 10, until=7), (2, 4, 7)),
         (s.Triangular(1, 3, 3.5), (3.5, 7)),
-        (s.Linear(1, 3, 7), (7,)),
         (s.Warmup(1, 3, then=STEPS), (3, 4)),
         (STAGES, (0.9, 1.2, 5.9, 6.9)),
         (s.Growth(STEPS, s.Piecewise((1, 2), at=(5,)), until=3), (2, 3)),

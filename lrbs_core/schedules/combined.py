@@ -82,8 +82,13 @@ class Stages(Schedule):
 
 
 def _since(start: float, epoch: float) -> float:
-    """epoch - start in decimal arithmetic: in floats 1.2 - 0.9 < 0.3, and a breakpoint there would come late."""
-    return float(decimal(epoch) - decimal(start))
+    """epoch - start in decimal arithmetic, rounded down, so that a stage's breakpoint is met where one would write it.
+
+    In floats 1.2 - 0.9 < 0.3, which comes an update late, and the last float before 4.4 less 0.3 is 4.1, too early.
+    """
+    exact = decimal(epoch) - decimal(start)
+    near = float(exact)
+    return near if decimal(near) <= exact else math.nextafter(near, -math.inf)
 
 
 def _reached(start: float, edge: float) -> float:
@@ -91,8 +96,6 @@ def _reached(start: float, edge: float) -> float:
     epoch = float(decimal(start) + decimal(edge))
     while _since(start, epoch) < edge:
         epoch = math.nextafter(epoch, math.inf)
-    while _since(start, before := math.nextafter(epoch, 0)) >= edge:
-        epoch = before
     return epoch
 
 

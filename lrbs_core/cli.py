@@ -169,7 +169,8 @@ def run(
     pairs = [(spec, reader) for spec, reader in readers if reader.status is not None]
     _print_overview(sweep, pairs, as_json=False)
     if not offline:
-        _say(f"browse them: mlflow ui --backend-store-uri {client.tracking_uri}, experiment {sweep.name}")
+        store = tracking.without_password(client.tracking_uri)
+        _say(f"browse them: mlflow ui --backend-store-uri {store}, experiment {sweep.name}")
     failed = sum(reader.status == "failed" for _, reader in pairs)
     undone = len(set(left) & set(sweeping.pending(folders))) - failed
     if undone:
@@ -224,9 +225,8 @@ def report(
     records = tracking.read(client, sweep.name, [spec.key for spec in sweep.runs])
     pairs = [(spec, records[spec.key]) for spec in sweep.runs if spec.key in records]
     if not pairs:
-        _say(
-            f"no run of {sweep.name}, as given, is in {client.tracking_uri} yet: start it with `lrbs run {sweep_file}`"
-        )
+        store = tracking.without_password(client.tracking_uri)
+        _say(f"no run of {sweep.name}, as given, is in {store} yet: start it with `lrbs run {sweep_file}`")
         for overrides, count in tracking.overrides_present(client, sweep.name).items():
             _say(f"not in this report: {count} run(s) made with {overrides or 'no overrides'}")
     _print_overview(sweep, pairs, as_json)

@@ -34,7 +34,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from lrbs_core.journal import METRICS, Reader, Row, RunFolder, Status
 from lrbs_core.specs import RunSpec
 
-__all__ = ["DEFAULT_STORE", "Delivery", "Record", "connect", "final_keys", "read"]
+__all__ = ["DEFAULT_STORE", "Delivery", "Record", "connect", "final_keys", "read", "without_password"]
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
 POINTS_A_CALL = 1000
@@ -62,7 +62,7 @@ def connect(uri: str | None) -> MlflowClient:
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     except Exception as error:
-        raise ValueError(_without_password(f"tracking store {uri} cannot be reached: {_first_line(error)}")) from None
+        raise ValueError(without_password(f"tracking store {uri} cannot be reached: {_first_line(error)}")) from None
     return client
 
 
@@ -70,7 +70,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
-def _without_password(text: str) -> str:
+def without_password(text: str) -> str:
+    """An address, or a text with one in it, fit to be shown."""
     return re.sub(r"://[^/@\s]*@", "://...@", text)
 
 
@@ -201,7 +202,7 @@ class Delivery:
                 try:
                     self._deliver(sent)
                 except Exception as error:
-                    self.error = _without_password(_first_line(error))
+                    self.error = without_password(_first_line(error))
                     self._runs.clear()  # a call that failed here may have come through there
                     if not self._reachable():
                         return  # else it is this run's own trouble, which must not hold up the others
@@ -232,7 +233,7 @@ class Delivery:
                 if all(state in ENDS for state in states):
                     self.client.set_terminated(parent, "FAILED" if "failed" in states else "FINISHED")
         except Exception as error:
-            self.error = _without_password(_first_line(error))
+            self.error = without_password(_first_line(error))
         finally:
             for lock in self._locks.values():
                 lock.release()

@@ -18,15 +18,19 @@ from lrbs_core.schedules import exactly, extreme
 __all__ = ["EXAMPLES", "IMAGE_SUFFIXES", "Machine", "RunSpec"]
 
 # Training examples of the named datasets; of "imagefolder:NAME" the spec itself says how many there are.
-EXAMPLES = {"digits": 1437, "cifar10": 50_000, "cifar100": 50_000}
+EXAMPLES = {"digits": 1437, "cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
 
 # What counts as an image in an image folder.
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 
+Optimizer = Literal["sgd", "nesterov", "lars", "adam", "adamw", "rmsprop", "adagrad", "adadelta"]
+Augmentation = Literal["none", "flip", "flip_crop", "resized_crop"]
+Normalization = Literal["channel", "mean_image", "imagenet"]
+
 CHOICES = {
-    "optimizer": ("sgd", "nesterov", "adam"),
-    "augmentation": ("none", "flip", "flip_crop"),
-    "normalization": ("channel", "mean_image"),
+    "optimizer": get_args(Optimizer),
+    "augmentation": get_args(Augmentation),
+    "normalization": get_args(Normalization),
     "partial": get_args(Partial),
 }
 
@@ -36,13 +40,19 @@ class RunSpec:
     """One run: a policy, what it trains, and on what.
 
     - `label`: the policy's name in tables and charts; the only field that is not part of the key.
-    - `dataset`: "digits", "cifar10", "cifar100" or "imagefolder:NAME"; `examples`: its N (known for the named ones).
+    - `dataset`: "digits", "cifar10", "cifar100", "imagenet" or "imagefolder:NAME"; `examples`: its N (known for the
+      named ones).
     - `model`: a name of `lrbs_core.models`; `ghost_size`: examples per batch-norm statistic, None for a net without.
-    - `optimizer`: "sgd", "nesterov" or "adam", lr and momentum being the policy's; `weight_decay`: its L2 factor.
-    - `augmentation`: "none", "flip" (horizontal) or "flip_crop" (and a crop of the image padded by 4, reflecting).
-    - `normalization`: "channel" (mean 0, deviation 1 a channel) or "mean_image" (0..255 less the mean image, as Caffe).
+    - `optimizer`: a name of `lrbs_core.optimizers`, lr and momentum being the policy's; `weight_decay`: its factor.
+    - `augmentation`: "none", "flip" (horizontal), "flip_crop" (and a crop of the image padded by 4, reflecting), or
+      "resized_crop" (a part of 8 to 100 % of the image, resized to `image_size`, and flip), which is for image folders
+      whose images differ in size or are too many to hold: they are then read as they are needed.
+    - `normalization`: "channel" (mean 0, deviation 1 a channel), "mean_image" (0..255 less the mean image, as Caffe) or
+      "imagenet" (ImageNet's usual mean and deviation a channel).
     - `epochs`: a float; `partial`: what becomes of an epoch's last partial batch (see `planning.walk`).
     - `evaluate_every_epochs`: how often a row is reported; the last update always reports one.
+    - `trust_coefficient`: eta of LARS, None for the others; `decay_batch_norm`: whether `weight_decay` is for the
+      scales and shifts of batch norm too; `image_size`: side of the crops of "resized_crop", None for the others.
     - `overrides`: (name, value) pairs by which a command line made this run from the sweep's own.
 
     Raises ValueError, naming the run, for a value outside its range.
@@ -52,20 +62,23 @@ class RunSpec:
     policy: Policy
     dataset: str
     model: str
-    optimizer: Literal["sgd", "nesterov", "adam"]
+    optimizer: Optimizer
     weight_decay: float
     ghost_size: int | None
-    augmentation: Literal["none", "flip", "flip_crop"]
-    normalization: Literal["channel", "mean_image"]
+    augmentation: Augmentation
+    normalization: Normalization
     epochs: float
     partial: Partial
     seed: int
     evaluate_every_epochs: float = 1.0
     examples: int = 0
     overrides: tuple[tuple[str, str], ...] = ()
+    trust_coefficient: float | None = None
+    decay_batch_norm: bool = True
+    image_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("weight_decay", "epochs", "evaluate_every_epochs"):
+        for name in ("weight_decay", "epochs", "evaluate_every_epochs", "trust_coefficient"):
             value = getattr(self, name)
             if isinstance(value, int) and not isinstance(value, bool):
                 object.__setattr__(self, name, float(value))
@@ -99,6 +112,8 @@ class RunSpec:
                 raise ValueError(f"{name} > 0 must hold, but got {name}={getattr(self, name)}")
         if not (isinstance(self.weight_decay, float) and 0 <= self.weight_decay < math.inf):
             raise ValueError(f"weight_decay >= 0 must hold, but got weight_decay={self.weight_decay}")
+        self._check_optimizer()
+        self._check_images()
         smallest, largest = (whole(extreme(self.policy.batch_size, self.epochs, highest)) for highest in (False, True))
         if not 1 <= smallest <= largest <= self.examples:
             batch_size = smallest if smallest < 1 else largest
@@ -118,6 +133,40 @@ class RunSpec:
                     f"ghost_size <= batch_size must hold in every epoch, but got ghost_size={self.ghost_size}, "
                     f"batch_size={smallest}"
                 )
+
+    def _check_optimizer(self) -> None:
+        if (self.optimizer == "lars") != (self.trust_coefficient is not None):
+            rule = "be given for lars" if self.optimizer == "lars" else f"be None for {self.optimizer}"
+            raise ValueError(f"trust_coefficient must {rule}, but got trust_coefficient={self.trust_coefficient}")
+        if self.trust_coefficient is not None and not (
+            isinstance(self.trust_coefficient, float) and 0 < self.trust_coefficient < math.inf
+        ):
+            raise ValueError(
+                f"trust_coefficient > 0 must hold (0.001 in the paper), "
+                f"but got trust_coefficient={self.trust_coefficient!r}"
+            )
+        if not isinstance(self.decay_batch_norm, bool):
+            raise ValueError(f"decay_batch_norm must be True or False, but got {self.decay_batch_norm!r}")
+        if self.optimizer in ("adagrad", "adadelta") and extreme(self.policy.momentum, self.epochs, True) != 0:
+            raise ValueError(f"{self.optimizer} has no momentum, so that the policy's must be 0")
+
+    def _check_images(self) -> None:
+        if (self.augmentation == "resized_crop") != self.streamed:
+            rule = "be given for" if self.augmentation == "resized_crop" else "be None without"
+            raise ValueError(f"image_size must {rule} augmentation resized_crop, but got image_size={self.image_size}")
+        if self.dataset == "imagenet" and not self.streamed:
+            raise ValueError(f"imagenet needs augmentation resized_crop, but got augmentation={self.augmentation}")
+        if self.streamed:
+            _whole_number("image_size", self.image_size, at_least=8)
+            if self.dataset != "imagenet" and not self.dataset.startswith("imagefolder:"):
+                raise ValueError(f"resized_crop needs imagenet or an imagefolder:NAME, but got dataset={self.dataset}")
+            if self.normalization != "imagenet":
+                raise ValueError(f"resized_crop needs normalization imagenet, but got {self.normalization}")
+
+    @property
+    def streamed(self) -> bool:
+        """Whether images are read from their files as they are needed, rather than held in memory."""
+        return self.image_size is not None
 
     @property
     def key(self) -> str:
@@ -181,7 +230,8 @@ class Machine:
 
     - `data_dir`: the folder that holds the datasets; `device`: "cpu", "cuda", "cuda:1", or "auto" (CUDA if there).
     - `micro_batch`: most examples in one forward/backward; None: 128 on a CPU (its cache), 2048 on a GPU.
-    - `threads`: CPU threads of a run. `bf16`: autocast to bfloat16. `compile`: torch.compile.
+    - `threads`: CPU threads of a run. `workers`: processes that read a streamed image folder; 0: the run itself does.
+    - `bf16`: autocast to bfloat16. `compile`: torch.compile.
     - `checkpoint_seconds`: at least so long between two checkpoints.
     """
 
@@ -189,6 +239,7 @@ class Machine:
     device: str = "auto"
     micro_batch: int | None = None
     threads: int = 1
+    workers: int = 0
     bf16: bool = False
     compile: bool = False
     checkpoint_seconds: float = 10.0

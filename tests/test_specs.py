@@ -29,6 +29,9 @@ FIELDS = {
     "evaluate_every_epochs": 1,
     "examples": 1000,
     "overrides": (),
+    "trust_coefficient": None,
+    "decay_batch_norm": True,
+    "image_size": None,
 }
 OTHER = {
     "label": "lr, decaying",
@@ -46,6 +49,14 @@ OTHER = {
     "evaluate_every_epochs": 0.5,
     "examples": 1001,
     "overrides": (("scale", "0.1"),),
+    "trust_coefficient": 0.01,
+    "decay_batch_norm": False,
+    "image_size": 64,
+}
+# What a field needs beside it to be of use.
+BESIDE = {
+    "trust_coefficient": {"optimizer": "lars", "trust_coefficient": 0.001},
+    "image_size": {"augmentation": "resized_crop", "normalization": "imagenet", "image_size": 96},
 }
 # What the key is a hash of, as written down when keys were first given: a change here loses every run made so far.
 HASHED = (
@@ -66,13 +77,19 @@ def test_the_key_is_that_of_the_first_version():
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(RunSpec)])
 def test_every_field_but_the_label_is_part_of_the_key(name):
-    changed = spec(**{name: OTHER[name]})
-    assert (changed.key == spec().key) == (name == "label")
-    assert changed != spec()
+    beside = BESIDE.get(name, {})
+    one, other = spec(**beside), spec(**beside | {name: OTHER[name]})
+    assert (one.key == other.key) == (name == "label")
+    assert one != other
 
 
 @pytest.mark.parametrize(
-    "fields", [FIELDS, OTHER, {name: FIELDS[name] for name in list(FIELDS)[:-3]} | {"examples": 7e2}]
+    "fields",
+    [
+        FIELDS,
+        OTHER | BESIDE["trust_coefficient"] | BESIDE["image_size"],
+        {name: FIELDS[name] for name in list(FIELDS)[:-6]} | {"examples": 7e2},
+    ],
 )
 def test_a_spec_survives_json(fields):
     one = RunSpec(**fields | {"examples": int(fields["examples"])})
@@ -99,9 +116,13 @@ def test_whole_numbers_and_floats_are_the_same_run():
     assert spec(**fields).key == spec(**{name: float(value) for name, value in fields.items()}).key
 
 
-@pytest.mark.parametrize(("dataset", "examples"), [("digits", 1437), ("cifar10", 50_000), ("cifar100", 50_000)])
+NAMED = [("digits", 1437), ("cifar10", 50_000), ("cifar100", 50_000), ("imagenet", 1_281_167)]
+
+
+@pytest.mark.parametrize(("dataset", "examples"), NAMED)
 def test_a_named_dataset_knows_its_examples(dataset, examples):
     fields = {name: value for name, value in FIELDS.items() if name != "examples"} | {"dataset": dataset}
+    fields |= BESIDE["image_size"] if dataset == "imagenet" else {}
     assert RunSpec(**fields).examples == examples == EXAMPLES[dataset]
 
 
@@ -112,7 +133,7 @@ def test_a_named_dataset_knows_its_examples(dataset, examples):
         ({"label": " a"}, "label must be printable text, but got ' a'"),
         ({"label": "a\nb"}, r"label must be printable text, but got 'a\nb'"),
         ({"label": 5}, "label must be printable text, but got 5"),
-        ({"dataset": "mnist"}, "dataset must be one of digits, cifar10, cifar100 or imagefolder:NAME, but got 'mnist'"),
+        ({"dataset": "mnist"}, "one of digits, cifar10, cifar100, imagenet or imagefolder:NAME, but got 'mnist'"),
         ({"dataset": "imagefolder:"}, "imagefolder:NAME, but got 'imagefolder:'"),
         ({"dataset": ["digits"]}, "dataset must be a name, but got ['digits']"),
         ({"model": ""}, "model must be a name, but got ''"),
@@ -120,9 +141,9 @@ def test_a_named_dataset_knows_its_examples(dataset, examples):
         ({"examples": 1000.0}, "examples must be a whole number >= 1, but got examples=1000.0"),
         ({"seed": -1}, "seed must be a whole number >= 0, but got seed=-1"),
         ({"seed": True}, "seed must be a whole number >= 0, but got seed=True"),
-        ({"optimizer": "lion"}, "optimizer must be one of sgd, nesterov, adam, but got 'lion'"),
-        ({"augmentation": "crop"}, "augmentation must be one of none, flip, flip_crop, but got 'crop'"),
-        ({"normalization": "none"}, "normalization must be one of channel, mean_image, but got 'none'"),
+        ({"optimizer": "lion"}, "one of sgd, nesterov, lars, adam, adamw, rmsprop, adagrad, adadelta, but got 'lion'"),
+        ({"augmentation": "crop"}, "augmentation must be one of none, flip, flip_crop, resized_crop, but got 'crop'"),
+        ({"normalization": "none"}, "normalization must be one of channel, mean_image, imagenet, but got 'none'"),
         ({"partial": "pad"}, "partial must be one of keep, drop, carry, but got 'pad'"),
         ({"partial": "drop", "epochs": 0.09}, "but got batch_size=100 in 0.09 epochs of 1000 examples"),
         ({"epochs": 0}, "epochs > 0 must hold, but got epochs=0.0"),
@@ -142,6 +163,19 @@ def test_a_named_dataset_knows_its_examples(dataset, examples):
         ({"ghost_size": 1}, "ghost_size must be a whole number >= 2, but got ghost_size=1"),
         ({"ghost_size": 101}, "ghost_size <= batch_size must hold in every epoch, but got ghost_size=101"),
         ({"policy": Policy(0.1, Piecewise((100, 49), at=(4,)), 0.9)}, "got ghost_size=50, batch_size=49"),
+        ({"optimizer": "lars"}, "trust_coefficient must be given for lars, but got trust_coefficient=None"),
+        ({"trust_coefficient": 0.01}, "trust_coefficient must be None for sgd, but got trust_coefficient=0.01"),
+        ({"optimizer": "lars", "trust_coefficient": 0}, "trust_coefficient > 0 must hold (0.001 in the paper), but"),
+        ({"optimizer": "lars", "trust_coefficient": "1"}, "but got trust_coefficient='1'"),
+        ({"decay_batch_norm": 1}, "decay_batch_norm must be True or False, but got 1"),
+        ({"optimizer": "adagrad"}, "adagrad has no momentum, so that the policy's must be 0"),
+        ({"optimizer": "adadelta", "policy": Policy(0.1, 100, Linear(0, 0.1, 5))}, "adadelta has no momentum"),
+        ({"image_size": 64}, "image_size must be None without augmentation resized_crop, but got image_size=64"),
+        ({"augmentation": "resized_crop"}, "image_size must be given for augmentation resized_crop, but got"),
+        (BESIDE["image_size"] | {"image_size": 7}, "image_size must be a whole number >= 8, but got image_size=7"),
+        (BESIDE["image_size"] | {"normalization": "channel"}, "needs normalization imagenet, but got channel"),
+        (BESIDE["image_size"] | {"dataset": "cifar10"}, "resized_crop needs imagenet or an imagefolder:NAME, but got"),
+        ({"dataset": "imagenet"}, "imagenet needs augmentation resized_crop, but got augmentation=none"),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_with_the_run_the_rule_and_the_value(changes, message):
@@ -156,6 +190,8 @@ def test_a_value_out_of_range_is_refused_with_the_run_the_rule_and_the_value(cha
         {"policy": Policy(0.1, 1000, 0.9)},
         {"policy": Policy(0.1, 1, 0.9), "ghost_size": None},
         {"ghost_size": 100},
+        {"optimizer": "adagrad", "policy": Policy(0.1, 100, 0)},
+        {"optimizer": "lars", "trust_coefficient": 1},
         {"ghost_size": 2},
         {"policy": Policy(0.1, Piecewise((100, 1001), at=(6,)), 0.9)},  # after the last epoch
     ],
@@ -167,7 +203,7 @@ def test_a_value_on_the_border_is_taken(changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda value: value | {"colour": "red"}, "the fields label, policy, .* overrides, but got label, .*, colour"),
+        (lambda value: value | {"colour": "red"}, "the fields label, policy, .* image_size, but got label, .*, colour"),
         (lambda value: {k: v for k, v in value.items() if k != "seed"}, "a run must have the fields"),
         (lambda value: list(value), "a run must have the fields .*, but got .'label'"),
         (lambda value: value | {"overrides": [["scale", 0.1]]}, "overrides must be pairs of text, but got .*0.1"),

@@ -23,6 +23,7 @@ class WithinChannelNorm(nn.Module):
         self.size, self.alpha, self.beta = size, alpha, beta
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.float()  # under autocast: in bfloat16, 1 + alpha mean(x^2) would keep two digits
         mean_square = functional.avg_pool2d(x * x, self.size, stride=1, padding=self.size // 2)
         return x * (1 + self.alpha * mean_square) ** -self.beta
 

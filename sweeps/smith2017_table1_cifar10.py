@@ -13,7 +13,18 @@ together 70 million images; about 1100 images a second on one CPU core (1600 wit
 """
 
 from lrbs_core import (
-    Claim, ExpRange, Exponential, Linear, Policy, RunSpec, Schedule, Stages, Steps, Triangular, rate_an_epoch, to_epochs,
+    Claim,
+    Exponential,
+    ExpRange,
+    Linear,
+    Policy,
+    RunSpec,
+    Schedule,
+    Stages,
+    Steps,
+    Triangular,
+    rate_an_epoch,
+    to_epochs,
 )  # fmt: skip
 
 SOURCE = "L. N. Smith 2017 (arXiv 1506.01186), Table 1, CIFAR-10"

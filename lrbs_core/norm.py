@@ -78,13 +78,25 @@ def has_batch_norm(model: nn.Module) -> bool:
 def use_ghost_batches(model: nn.Module, ghost_size: int) -> None:
     """Turns every BatchNorm2d and BatchNorm1d of the model into a GhostBatchNorm with the same parameters, in place.
 
-    Raises ValueError for a layer without momentum (a cumulative average) or without scale and shift.
+    Also timm's BatchNormAct2d, whose activation then follows the GhostBatchNorm. Raises ValueError for another kind of
+    batch norm, and for a layer without momentum (a cumulative average) or without scale and shift.
     """
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d) and not isinstance(child, GhostBatchNorm):
-                if child.momentum is None or not child.affine:
-                    raise ValueError(f"momentum and affine parameters must be set for ghost batches, but got {child}")
-                ghost = GhostBatchNorm(child.num_features, ghost_size, child.eps, child.momentum)
-                ghost.load_state_dict(child.state_dict())
-                setattr(module, name, ghost)
+            if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, GhostBatchNorm):
+                setattr(module, name, _ghost_of(child, ghost_size))
+
+
+def _ghost_of(norm: nn.modules.batchnorm._BatchNorm, ghost_size: int) -> nn.Module:
+    # A subclass may do more, which must not get lost. timm's is known by its name, as timm need not be there.
+    kind = type(norm)
+    if kind not in (nn.BatchNorm1d, nn.BatchNorm2d) and kind.__name__ != "BatchNormAct2d":
+        raise ValueError(
+            f"BatchNorm1d, BatchNorm2d or BatchNormAct2d must hold for ghost batches, but got {kind.__name__}"
+        )
+    if norm.momentum is None or not norm.affine:
+        raise ValueError(f"momentum and affine parameters must be set for ghost batches, but got {norm}")
+    ghost = GhostBatchNorm(norm.num_features, ghost_size, norm.eps, norm.momentum)
+    ghost.load_state_dict(norm.state_dict())
+    after = list(norm.children())
+    return nn.Sequential(ghost, *after) if after else ghost

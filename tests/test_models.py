@@ -228,7 +228,7 @@ def test_a_seed_gives_the_same_weights_and_another_seed_others(name):
 @pytest.mark.parametrize(
     ("name", "ghost_size", "size", "message"),
     [
-        ("vgg16", None, 32, r"model must be one of caffe_quick, .*, resnet\{8,20,.*, convnet, but got 'vgg16'"),
+        ("lenet", None, 32, r"model must be one of caffe_quick, .*, resnet\{8,20,.*, convnet, .* but got 'lenet'"),
         ("resnet", 4, 32, "model must be one of .* but got 'resnet'"),
         ("my_mlp", None, 32, "model must be one of .* but got 'my_mlp'"),
         ("mlp2", None, 32, "model must be one of .* but got 'mlp2'"),

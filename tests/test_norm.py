@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
 from torch import nn
 from torch.nn import functional
 
@@ -144,6 +145,31 @@ def test_use_ghost_batches_replaces_every_batch_norm_and_keeps_what_it_holds():
     use_ghost_batches(model, 2)  # a second call finds nothing left to replace
     assert ghosts[0] is model[0]
     assert ghosts[0].ghost_size == 4
+
+
+@pytest.mark.parametrize("examples", [12, 15])
+def test_timms_norm_with_an_activation_becomes_a_ghost_and_its_activation(examples):
+    norm = scrambled(BatchNormAct2d(CHANNELS, eps=1e-3, act_layer=nn.SiLU, drop_layer=nn.Tanh))
+    model, x = nn.Sequential(copy.deepcopy(norm)), INPUTS["contiguous"](examples)
+    use_ghost_batches(model, 4)
+    model.double()
+    assert [type(layer) for layer in model[0]] == [GhostBatchNorm, nn.Tanh, nn.SiLU]
+    expected = torch.cat([norm(chunk) for chunk in x.split([4, 4, examples - 8])])
+    torch.testing.assert_close(model(x), expected)
+    torch.testing.assert_close(model.eval()(x), norm.eval()(x))
+    use_ghost_batches(model, 2)
+    assert model[0][0].ghost_size == 4
+
+
+class _Louder(nn.BatchNorm2d):
+    def forward(self, input):  # noqa: A002 - torch's name
+        return 2 * super().forward(input)
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm3d(CHANNELS), nn.SyncBatchNorm(CHANNELS), _Louder(CHANNELS)])
+def test_another_kind_of_batch_norm_is_refused(layer):
+    with pytest.raises(ValueError, match=f"must hold for ghost batches, but got {type(layer).__name__}$"):
+        use_ghost_batches(nn.Sequential(nn.Sequential(layer)), 4)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,17 @@ from collections.abc import Callable
 from torch import nn
 
 from lrbs_core.models.caffe import caffe_full, caffe_quick, caffe_sigmoid_bn
-from lrbs_core.models.resnet import resnet
+from lrbs_core.models.densenet import densenet
+from lrbs_core.models.imagenet import (
+    alexnet,
+    alexnet_bn,
+    densenet121,
+    googlenet,
+    imagenet_resnet50,
+    inception_resnet_v2,
+    vgg16,
+)
+from lrbs_core.models.resnet import resnet, stochastic_resnet
 from lrbs_core.models.small import convnet, mlp
 from lrbs_core.models.wide_resnet import wide_resnet
 from lrbs_core.norm import has_batch_norm, use_ghost_batches
@@ -21,9 +31,18 @@ FAMILIES: tuple[tuple[str, str, Callable[..., nn.Module]], ...] = (
     (r"caffe_full", "caffe_full", caffe_full),
     (r"caffe_sigmoid_bn", "caffe_sigmoid_bn", caffe_sigmoid_bn),
     (r"resnet(\d+)", "resnet{8,20,32,44,56,110}", resnet),
+    (r"resnet(\d+)_stochastic", "resnet{depth}_stochastic", stochastic_resnet),
     (r"wrn_(\d+)_(\d+)", "wrn_{depth}_{width}", wide_resnet),
+    (r"densenet_(\d+)_(\d+)", "densenet_{depth}_{growth}", densenet),
     (r"mlp", "mlp", mlp),
     (r"convnet", "convnet", convnet),
+    (r"alexnet", "alexnet", alexnet),
+    (r"alexnet_bn", "alexnet_bn", alexnet_bn),
+    (r"googlenet", "googlenet", googlenet),
+    (r"vgg16", "vgg16", vgg16),
+    (r"imagenet_resnet50", "imagenet_resnet50", imagenet_resnet50),
+    (r"densenet121", "densenet121", densenet121),
+    (r"inception_resnet_v2", "inception_resnet_v2", inception_resnet_v2),
 )
 
 

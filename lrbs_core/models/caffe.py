@@ -6,6 +6,7 @@ They expect images of 0..255 less the mean image (normalization="mean_image"), w
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,7 +24,8 @@ class WithinChannelNorm(nn.Module):
         self.size, self.alpha, self.beta = size, alpha, beta
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.float()  # under autocast: in bfloat16, 1 + alpha mean(x^2) would keep two digits
+        # Under autocast: in bfloat16, 1 + alpha mean(x^2) would keep two digits.
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
         mean_square = functional.avg_pool2d(x * x, self.size, stride=1, padding=self.size // 2)
         return x * (1 + self.alpha * mean_square) ** -self.beta
 

@@ -13,6 +13,7 @@ from lrbs_core.schedules import (
     Linear,
     Piecewise,
     Polynomial,
+    Product,
     Schedule,
     Stages,
     Steps,
@@ -27,7 +28,7 @@ from lrbs_core.version import __version__
 
 __all__ = [
     "Claim", "Constant", "Cosine", "ExpRange", "Exponential", "Hann", "Linear", "Machine", "Piecewise", "Plan",
-    "Policy", "Polynomial", "RunSpec", "Schedule", "Setting", "Stages", "Steps", "Triangular", "Triangular2", "Warmup",
-    "Welch", "__version__", "make_plan", "noise_scale", "one_cycle", "rate_an_epoch", "to_epochs", "walk",
+    "Policy", "Polynomial", "Product", "RunSpec", "Schedule", "Setting", "Stages", "Steps", "Triangular", "Triangular2",
+    "Warmup", "Welch", "__version__", "make_plan", "noise_scale", "one_cycle", "rate_an_epoch", "to_epochs", "walk",
     "warmup_linear",
 ]  # fmt: skip

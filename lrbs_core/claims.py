@@ -9,7 +9,7 @@ __all__ = ["Claim", "Measured", "Verdict", "verdict"]
 
 Metric = Literal["updates", "test_accuracy", "train_loss"]
 Relation = Literal["about", "below"]
-Verdict = Literal["reproduced", "not", "too few runs", "not run"]
+Verdict = Literal["reproduced", "not", "too few runs", "not run", "other settings"]
 
 
 class Measured(NamedTuple):

@@ -22,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from lrbs_core.specs import IMAGE_SUFFIXES
 
-__all__ = ["Arrays", "decode"]
+__all__ = ["Arrays", "decode", "image_names", "read_image", "splits_of"]
 
 ARRAYS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
 
@@ -84,18 +84,8 @@ class _File:
 
 def _image_folder(folder: Path) -> Arrays:
     """Any tree train/CLASS/IMAGE with test/ or val/ beside it, all images of one size."""
-    if not folder.is_dir():
-        raise ValueError(f"dataset folder missing: {folder} (see --data-dir)")
-    test = next((folder / name for name in ("test", "val") if (folder / name).is_dir()), None)
-    if test is None or not (folder / "train").is_dir():
-        raise ValueError(f"an image folder must hold train/ and test/ or val/, but got {folder}")
-    classes = sorted(path.name for path in (folder / "train").iterdir() if path.is_dir())
-    test_classes = sorted(path.name for path in test.iterdir() if path.is_dir())
-    if not classes or classes != test_classes:
-        raise ValueError(
-            f"train/ and {test.name}/ must hold the same classes, but got {classes} and {test_classes} in {folder}"
-        )
-    splits = [_files(folder, folder / "train"), _files(folder, test)]
+    train, test, classes = splits_of(folder)
+    splits = [_files(folder, split, classes) for split in (train, test)]
     manifest = json.dumps([[vars(file) for file in split] for split in splits])
     home = _cache_home() / f"imagefolder-{_digest(str(folder.resolve()))}"
     with FileLock(_made(home).with_suffix(".lock")):
@@ -105,10 +95,46 @@ def _image_folder(folder: Path) -> Arrays:
     return _load(place)
 
 
-def _files(folder: Path, split: Path) -> list[_File]:
-    paths = sorted(path for path in split.glob("*/*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
+def splits_of(folder: Path) -> tuple[Path, Path, list[str]]:
+    """An image folder's train/, its test/ or else val/, and the classes in label order, which both must have."""
+    if not folder.is_dir():
+        raise ValueError(f"dataset folder missing: {folder} (see --data-dir)")
+    test = next((folder / name for name in ("test", "val") if (folder / name).is_dir()), None)
+    train = folder / "train"
+    if test is None or not train.is_dir():
+        raise ValueError(f"an image folder must hold train/ and test/ or val/, but got {folder}")
+    classes, test_classes = (sorted(entry.name for entry in os.scandir(s) if entry.is_dir()) for s in (train, test))
+    if not classes or classes != test_classes:
+        raise ValueError(
+            f"train/ and {test.name}/ must hold the same classes, but got {classes} and {test_classes} in {folder}"
+        )
+    return train, test, classes
+
+
+def image_names(split: Path, classes: Sequence[str]) -> list[list[str]]:
+    """The names of each class's images, sorted; no file is looked at. Raises ValueError where there are none at all."""
+    names = [sorted(entry.name for entry in os.scandir(split / label) if _is_image(entry.name)) for label in classes]
+    if not any(names):
         raise ValueError(f"an image folder must hold CLASS/IMAGE files, but got none in {split}")
+    return names
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (a Path for each of a million takes seconds)
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """The image as RGB. Raises ValueError with the decoder's reason for an unreadable one."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from None
+
+
+def _files(folder: Path, split: Path, classes: Sequence[str]) -> list[_File]:
+    named = zip(classes, image_names(split, classes), strict=True)
+    paths = [split / label / name for label, names in named for name in names]
     return [_File(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
 
 
@@ -120,9 +146,8 @@ def _decode_folder(folder: Path, splits: list[list[_File]], classes: list[str], 
         if file in known:
             return known[file]
         try:
-            with Image.open(folder / file.name) as image:
-                return np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            return np.asarray(read_image(folder / file.name))
+        except ValueError as error:
             return f"{file.name} ({error})"
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -136,8 +161,8 @@ def _decode_folder(folder: Path, splits: list[list[_File]], classes: list[str], 
     shapes = sorted({pixels.shape[:2] for pixels in readable.values()})
     if len(shapes) > 1:
         raise ValueError(
-            f"images must have one size, as they are held in memory (streaming of differing ones is not built yet), "
-            f"but {folder} has {len(shapes)} sizes, such as {shapes[0]} and {shapes[-1]}"
+            f"images must have one size, as they are held in memory, but {folder} has {len(shapes)} sizes, such as "
+            f'{shapes[0]} and {shapes[-1]}: stream them by augmentation="resized_crop" with image_size'
         )
     labels = {name: number for number, name in enumerate(classes)}
     pixels = [np.stack([readable[file] for file in split]) for split in splits]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,15 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from lrbs_core.range_test import smoothed
 from lrbs_core.results import RunRecord, curves
 from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import mean_interval
 
-__all__ = ["accuracy_chart", "accuracy_numbers", "save", "settings_chart", "settings_numbers"]
+__all__ = [
+    "accuracy_chart", "accuracy_numbers", "range_chart", "range_numbers", "save", "settings_chart", "settings_numbers",
+    "svg",
+]  # fmt: skip
 
 # Okabe and Ito's colours, told apart by colour-blind readers and, with the dashes, in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -81,6 +86,32 @@ def accuracy_chart(numbers: pd.DataFrame) -> alt.HConcatChart:
     return _side_by_side(panel("epoch"), panel("updates"))
 
 
+def range_numbers(pairs: Sequence[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
+    """Test accuracy of each seed's ramp by lr, as measured and smoothed."""
+    table = curves(pairs)[["seed", "lr", "test_accuracy"]]
+    smooth = table.groupby("seed")["test_accuracy"].transform(smoothed)
+    return table.assign(smoothed=smooth)
+
+
+def range_chart(numbers: pd.DataFrame, document: dict[str, Any]) -> alt.LayerChart:
+    """Accuracy against lr of a range test (L. N. Smith 2017, Figure 3), rules at the bounds, bands their intervals."""
+    axis = alt.X("lr:Q", title="learning rate", scale=LOG if document["ramp"]["geometric"] else alt.Scale(nice=False))
+    curve = alt.Chart(numbers).encode(x=axis, detail="seed:N")
+    points = curve.mark_circle(size=14, opacity=0.35, color=COLOURS[0]).encode(y="test_accuracy:Q")
+    lines = curve.mark_line(strokeWidth=1.5, color=COLOURS[0]).encode(y=alt.Y("smoothed:Q", title="test accuracy (%)"))
+    bounds = pd.DataFrame([
+        {"bound": f"{name}{'' if document[f'{name}_found'] else sign} {document[name]['mean']:.2g}"} | document[name]
+        for name, sign in (("low", " <"), ("high", " >"))
+    ])  # fmt: skip
+    colour = alt.Color("bound:N", scale=alt.Scale(range=COLOURS[2:0:-1]), sort=None, legend=None)
+    bands = alt.Chart(bounds.dropna()).mark_rect(opacity=0.15).encode(x="low:Q", x2="high:Q", color=colour)
+    rules = alt.Chart(bounds).mark_rule(strokeWidth=2).encode(x="mean:Q", color=colour)
+    names = rules.mark_text(y=-8, fontWeight="bold").encode(text="bound:N")
+    layers: alt.LayerChart = (bands + points + lines + rules + names).properties(width=2 * WIDTH, height=HEIGHT)
+    chart: alt.LayerChart = layers.configure_axis(gridColor="#eeeeee")
+    return chart
+
+
 def _x(name: str) -> alt.X:
     return alt.X(f"{name}:Q", title=name, scale=LOG, axis=FEW_TICKS) if name == "updates" else alt.X(f"{name}:Q")
 
@@ -109,6 +140,13 @@ def _styles(styles: Sequence[Any], labels: Sequence[str]) -> list[Any]:
 def _side_by_side(left: alt.Chart | alt.LayerChart, right: alt.Chart | alt.LayerChart) -> alt.HConcatChart:
     both: alt.HConcatChart = alt.hconcat(left, right).configure_axis(gridColor="#eeeeee")
     return both
+
+
+def svg(chart: alt.TopLevelMixin) -> str:
+    """The chart as SVG."""
+    text = io.StringIO()
+    chart.save(text, format="svg")
+    return text.getvalue()
 
 
 def save(chart: alt.TopLevelMixin, path: Path) -> None:

@@ -1,12 +1,15 @@
-"""Reports: a sweep's policies side by side, and each of its claims beside what was measured."""
+"""Reports: a sweep's policies side by side, and each of its claims beside what was measured; as JSON and Markdown."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from lrbs_core.claims import Measured, verdict
+from lrbs_core.claims import Measured, Verdict, verdict
+from lrbs_core.journal import write_whole
 from lrbs_core.noise import noise_scale
 from lrbs_core.planning import Phase
 from lrbs_core.results import RunRecord, measure, run_table
@@ -14,13 +17,14 @@ from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import mean_interval
 from lrbs_core.sweeping import Sweep
 
-__all__ = ["overview"]
+__all__ = ["markdown", "overview", "write_section"]
 
 
 def overview(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]]) -> dict[str, Any]:
     """The report as one JSON document: policies with mean and 95 % interval over finished runs, claims with verdicts.
 
-    A claim is about the paper's own settings: runs made with overrides are measured but never judged ("not run").
+    A claim is about the paper's own settings. Of runs made with overrides it is judged only where it compares two
+    policies, both run so; a number of its own is shown beside the paper's as one of "other settings".
     """
     table = run_table(pairs)
     overridden = any(spec.overrides for spec in sweep.runs)
@@ -48,17 +52,27 @@ def overview(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]]) -> dict[s
     claims = []
     for claim in sweep.claims:
         measured = measure(table, claim)
+        judged: Verdict = verdict(claim, measured)
+        if overridden and claim.versus is None and judged != "not run":
+            judged = "other settings"
         claims.append(
             {
                 "where": claim.where,
                 "claim": claim.subject,
                 "expected": claim.expected,
                 "measured": None if measured is None else _interval(measured),
-                "verdict": "not run" if overridden else verdict(claim, measured),
+                "verdict": judged,
             }
         )
     overrides = dict(sweep.runs[0].overrides)
-    return {"sweep": sweep.name, "source": sweep.source, "overrides": overrides, "policies": policies, "claims": claims}
+    return {
+        "sweep": sweep.name,
+        "source": sweep.source,
+        "overrides": overrides,
+        "machines": sorted({record.machine for _, record in pairs if record.machine}),
+        "policies": policies,
+        "claims": claims,
+    }
 
 
 def _noise_at_end(spec: RunSpec, phase: Phase) -> float:
@@ -71,3 +85,64 @@ def _interval(measured: Measured) -> dict[str, float | int | None]:
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in measured._asdict().items()
     }
+
+
+def markdown(document: dict[str, Any]) -> str:
+    """The report of `overview` as a section of Markdown: how it was made, the policies, each claim with its verdict."""
+    options = "".join(f" --{name} {value}" for name, value in document["overrides"].items())
+    lines = [
+        f"## {document['sweep']}" + (" at other settings than the paper's" if document["overrides"] else ""),
+        "",
+        f"{document['source']}.",
+        "",
+        f"    lrbs run sweeps/{document['sweep']}.py{options}",
+        "",
+        *(f"Run on {machine}." for machine in document["machines"]),
+        "",
+        *_table("policy", "updates", "n", "test accuracy, %", "train loss"),
+    ]
+    for policy in document["policies"]:
+        accuracy, loss = (_text(policy[name], digits) for name, digits in (("test_accuracy", 2), ("train_loss", 3)))
+        unfinished = "".join(f", {count} {name}" for name, count in policy["not_finished"].items())
+        lines.append(_line(policy["label"], f"{policy['updates']}", f"{policy['runs']}{unfinished}", accuracy, loss))
+    if document["claims"]:
+        lines += ["", *_table("where", "claim", "paper", "ours", "n", "verdict")]
+    for claim in document["claims"]:
+        ours, n = (_text(claim["measured"], 2), claim["measured"]["n"]) if claim["measured"] else ("", "0")
+        lines.append(_line(claim["where"], claim["claim"], claim["expected"], ours, f"{n}", claim["verdict"]))
+    return "\n".join([*lines, ""])
+
+
+def _text(measured: dict[str, float | None], digits: int) -> str:
+    mean, low, high = (measured[name] for name in ("mean", "low", "high"))
+    if mean is None:
+        return ""
+    if low is None or high is None:
+        return f"{mean:.{digits}f}"
+    return f"{mean:g}" if low == high else f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _table(*columns: str) -> list[str]:
+    return [_line(*columns), "|---" * len(columns) + "|"]
+
+
+def _line(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+PAGE = """# Results
+
+Written by `lrbs report SWEEP --markdown FILE`, never by hand: a section a sweep, in order of their names. Mean and 95 %
+interval (Student's t) over n seeds; where a claim compares two policies, over runs paired by seed. Verdicts: the whole
+interval lies where the claim holds (*reproduced*) or where it does not (*not*); it lies astride (*too few runs*); the
+runs were made at *other settings* than the paper's, so that its number stands beside ours for comparison only.
+"""
+
+
+def write_section(path: Path, section: str) -> None:
+    """Puts the section into the page in place of the one with the same heading, making the page if it is new."""
+    text = path.read_text() if path.exists() else PAGE
+    first, *others = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    kept = [other for other in others if other.splitlines()[0] != section.splitlines()[0]]
+    parts = [first, *sorted([*kept, section])]
+    write_whole(path, "\n".join(part.rstrip() + "\n" for part in parts).encode())

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lrbs_core.noise import noise_scale
 from lrbs_core.planning import micro_batches
+from lrbs_core.policies import Policy
+from lrbs_core.range_test import Bounds, bounds_of
+from lrbs_core.schedules import Linear, Triangular, schedule_from_dict
 from lrbs_core.specs import RunSpec
 from lrbs_core.sweeping import Sweep
 
-__all__ = ["plan_document", "print_overview", "print_plan"]
+if TYPE_CHECKING:
+    from lrbs_core.results import RunRecord
+
+__all__ = ["plan_document", "print_overview", "print_plan", "print_range", "range_document"]
+
+# Epochs of half a cycle: L. N. Smith (arXiv 1506.01186), section 3.2, recommends 2 to 10.
+STEPSIZE = 4.0
 
 
 def plan_document(sweep: Sweep) -> dict[str, Any]:
@@ -68,12 +80,13 @@ def print_plan(sweep: Sweep, speeds: dict[str, float], micro_batch: int) -> None
         )
         table = _table("epochs", "lr", "batch", "momentum", "noise scale", "updates")
         for phase in plan.phases:
+            last = spec.policy(math.nextafter(phase.epoch_end, 0))
             table.add_row(
                 f"{phase.epoch_start:g} - {phase.epoch_end:g}",
-                f"{phase.lr:.4g}",
-                f"{phase.batch_size:,}",
-                f"{phase.momentum:g}",
-                f"{phase.noise_scale:.4g}",
+                _span(phase.lr, last.lr, ".4g"),
+                _span(phase.batch_size, last.batch_size, ","),
+                _span(phase.momentum, last.momentum, "g"),
+                _span(phase.noise_scale, noise_scale(*last, spec.examples), ".4g"),
                 f"{phase.updates:,}",
             )
         console.print(table)
@@ -88,6 +101,12 @@ def print_plan(sweep: Sweep, speeds: dict[str, float], micro_batch: int) -> None
             console.print(
                 f"{escape(claim.where)}: {planned:,} updates planned {meets} {claim.expected}", soft_wrap=True
             )
+
+
+def _span(first: float, last: float, form: str) -> str:
+    """One value, or where it starts and ends; the last float before a 0 is shown as 0."""
+    texts = (format(first, form), format(last if abs(last) > 1e-12 * abs(first) else 0, form))
+    return " → ".join(dict.fromkeys(texts))
 
 
 def print_overview(document: dict[str, Any]) -> None:
@@ -120,6 +139,70 @@ def print_overview(document: dict[str, Any]) -> None:
                 *map(escape, (claim["where"], claim["claim"], claim["expected"], measured, claim["verdict"]))
             )
         console.print(claims)
+
+
+def range_document(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]]) -> dict[str, Any]:
+    """`lrbs range-test --json`: bounds by geometric mean over seeds and its interval, and the policy they suggest.
+
+    Raises ValueError, with the first seed's reason, where no seed has bounds.
+    """
+    from lrbs_core.statistics import mean_interval
+
+    spec, seeds, found = sweep.runs[0], [], []
+    for run, record in pairs:
+        bounds, reason = None, ""
+        try:
+            bounds = bounds_of(record.rows)
+            found.append(bounds)
+        except ValueError as error:
+            reason = str(error)
+        shown = dict.fromkeys(Bounds._fields) if bounds is None else bounds._asdict()
+        seeds.append({"seed": run.seed, "key": run.key, "status": record.status, **shown, "reason": reason})
+    if not found:
+        raise ValueError(f"no bounds for any seed: {seeds[0]['reason']}")
+
+    def over_seeds(values: Sequence[float]) -> dict[str, float | int | None]:
+        mean, low, high, n = mean_interval([math.log(value) for value in values])
+        ends = {"mean": math.exp(mean), "low": math.exp(low), "high": math.exp(high)}
+        return {name: None if math.isnan(value) else value for name, value in ends.items()} | {"n": n}
+
+    low, high = over_seeds([bounds.low for bounds in found]), over_seeds([bounds.high for bounds in found])
+    _, batch_size, momentum = spec.policy(0.0)
+    ends = {name: _tidy(spec.policy.lr(epoch)) for name, epoch in (("low", 0.0), ("high", spec.epochs))}
+    ramp = ends | {"epochs": spec.epochs, "geometric": not isinstance(spec.policy.lr, Linear)}
+    lr = Triangular(float(f"{low['mean']:.1e}"), float(f"{high['mean']:.1e}"), stepsize=STEPSIZE)
+    return {
+        "sweep": sweep.name, "model": spec.model, "dataset": spec.dataset, "batch_size": batch_size,
+        "momentum": momentum, "ramp": ramp, "low": low, "high": high,
+        "low_found": all(bounds.low_found for bounds in found),
+        "high_found": all(bounds.high_found for bounds in found),
+        "seeds": seeds, "policy": Policy(lr, batch_size, momentum).to_dict(),
+    }  # fmt: skip
+
+
+def print_range(document: dict[str, Any]) -> None:
+    """The bounds of a range test, those of each seed, and the schedule to paste."""
+    console = Console(highlight=False)
+    console.print(
+        f"[bold]{escape(document['sweep'])}[/bold]: {document['model']}, {document['dataset']}, "
+        f"batch {document['batch_size']:,}, momentum {document['momentum']:g}",
+        soft_wrap=True,
+    )
+    table = _table("lr", "low", "high", "at its high")
+    for seed in document["seeds"]:
+        bounds = ("-" if seed[name] is None else f"{seed[name]:.3g}" for name in ("low", "high"))
+        table.add_row(f"seed {seed['seed']}", *bounds, seed["end"] or seed["reason"])
+    ends = (document["low"], document["high"])
+    table.add_row("mean", *(f"{end['mean']:.3g}" for end in ends), f"n = {ends[0]['n']}", style="bold")
+    if ends[0]["low"] is not None:
+        table.add_row("95 % interval", *(f"{end['low']:.2g} - {end['high']:.2g}" for end in ends))
+    console.print(table)
+    console.print("geometric mean over seeds; interval by Student's t on log lr; a ramp tells lr to within a row")
+    if not document["low_found"]:
+        console.print("low is no bound: accuracy rises from the first rows on. Begin lower, or use --geometric.")
+    if not document["high_found"]:
+        console.print("high is no bound: a seed still learns at the end of its ramp. End higher.")
+    console.print(f"\n{schedule_from_dict(document['policy']['lr'])!r}", soft_wrap=True, markup=False)
 
 
 def _table(*columns: str, left: int = 1) -> Table:

@@ -34,7 +34,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from lrbs_core.journal import METRICS, Reader, Row, RunFolder, Status
 from lrbs_core.specs import RunSpec
 
-__all__ = ["DEFAULT_STORE", "Delivery", "Record", "connect", "final_keys", "read", "without_password"]
+__all__ = ["DEFAULT_STORE", "Delivery", "Record", "connect", "final_keys", "read", "tell_parents", "without_password"]
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
 POINTS_A_CALL = 1000
@@ -109,6 +109,24 @@ def final_keys(client: MlflowClient, sweep: str) -> set[str]:
     """The keys whose runs have come to their end in the store."""
     ended = ("finished", "diverged", "stopped")
     return {key for key, run in _children(client, sweep).items() if run.data.tags.get("lrbs.status") in ended}
+
+
+def tell_parents(
+    client: MlflowClient, sweep: str, keys: Iterable[str], tags: dict[str, str], texts: dict[str, str]
+) -> None:
+    """Puts what the runs of these keys came to together on the launches that made them: tags, and artifacts by name.
+
+    Raises ValueError in one line when the store does not take it.
+    """
+    try:
+        runs = _children(client, sweep)
+        for parent in {runs[key].data.tags[MLFLOW_PARENT_RUN_ID] for key in keys if key in runs}:
+            client.log_batch(parent, tags=[RunTag(name, value) for name, value in tags.items()])
+            for name, text in texts.items():
+                client.log_text(parent, text, name)
+    except Exception as error:
+        reason = without_password(_first_line(error))
+        raise ValueError(f"tracking store not told the outcome ({reason}): the same command tries again") from None
 
 
 def _children(client: MlflowClient, sweep: str) -> dict[str, Run]:

@@ -8,7 +8,7 @@ import platform
 import re
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from lrbs_core.noise import noise_scale
 from lrbs_core.planning import Update, micro_batches
 from lrbs_core.schedules import exactly
 from lrbs_core.specs import Machine, RunSpec
+from lrbs_core.streaming import Folder, FolderStream, scan
 
 __all__ = ["describe", "device_of", "gpus_here", "prepare", "train"]
 
@@ -70,7 +71,7 @@ def _processor() -> str:
 
 
 def prepare(specs: Iterable[RunSpec], machine: Machine) -> None:
-    """Raises ValueError, naming the run, for what only data and network can tell; decodes the datasets once.
+    """Raises ValueError, naming the run, for what only data and network can tell; decodes once what is held in memory.
 
     Called before a sweep starts, so that bad input is known before the first run rather than in the last. It needs no
     GPU: the process that starts a sweep on a cluster may have none.
@@ -80,14 +81,15 @@ def prepare(specs: Iterable[RunSpec], machine: Machine) -> None:
     limit = _micro_batch(machine, torch.device("cpu" if machine.device == "cpu" else "cuda"))
     checked = set()
     for spec in specs:
-        what = (spec.dataset, spec.examples, spec.model, spec.ghost_size, spec.augmentation, spec.normalization)
+        images = (spec.augmentation, spec.normalization, spec.image_size)
+        what = (spec.dataset, spec.examples, spec.model, spec.ghost_size, images)
         if what in checked:
             continue
         checked.add(what)
-        data = load(spec.dataset, machine.data_dir, torch.device("cpu"))
+        data = _data(spec, machine, torch.device("cpu"))
         with _naming(spec):
             _check_examples(spec, data)
-            Stream(data, spec.seed, spec.augmentation, spec.normalization)
+            _stream(spec, data, machine, torch.device("cpu"))
             with torch.device("meta"):
                 models.build(spec.model, data.classes, data.channels, data.image_size, spec.ghost_size)
             micro_batches(1, limit, spec.ghost_size)
@@ -102,7 +104,19 @@ def _naming(spec: RunSpec) -> Iterator[None]:
         raise ValueError(f"run {spec.label!r}: {error}") from None
 
 
-def _check_examples(spec: RunSpec, data: Dataset) -> None:
+def _data(spec: RunSpec, machine: Machine, device: torch.device) -> Dataset | Folder:
+    if spec.image_size is not None:
+        return scan(spec.dataset, machine.data_dir, spec.image_size)
+    return load(spec.dataset, machine.data_dir, device)
+
+
+def _stream(spec: RunSpec, data: Dataset | Folder, machine: Machine, device: torch.device) -> Stream | FolderStream:
+    if isinstance(data, Folder):
+        return FolderStream(data, spec.seed, device, machine.workers)
+    return Stream(data, spec.seed, spec.augmentation, spec.normalization)
+
+
+def _check_examples(spec: RunSpec, data: Dataset | Folder) -> None:
     if len(data.train_labels) != spec.examples:
         raise ValueError(
             f"{spec.dataset} must have the {spec.examples} training examples of the plan, "
@@ -120,7 +134,7 @@ def train(
     journalled: Sequence[Row] = (),
     *,
     machine: Machine,
-    data: Dataset | None = None,
+    data: Dataset | Folder | None = None,
 ) -> Generator[Row, None, Status]:
     """Yields a row an evaluation (`journal.METRICS`) and returns "finished", or "diverged" when the loss is not finite.
 
@@ -133,7 +147,7 @@ def train(
     device = device_of(machine)
     torch.set_num_threads(machine.threads)
     if data is None:
-        data = load(spec.dataset, machine.data_dir, device)
+        data = _data(spec, machine, device)
     with _naming(spec):
         run = _Run(spec, data, machine, device)
     if checkpoint is not None and checkpoint.exists():
@@ -142,61 +156,81 @@ def train(
 
     saved, diverged = time.monotonic(), False
     updates = chain(islice(spec.walk(), run.updates, None), [None])
-    for update, following in pairwise(updates):
-        assert update is not None
-        run.take(update)
-        due = run.row_is_due(following)
-        save = checkpoint is not None and (following is None or time.monotonic() - saved >= machine.checkpoint_seconds)
-        looked = due or update.number % UPDATES_A_LOOK == 0
-        # The look also waits for a GPU's queue to end, within the clock: before anything that would wait outside of it.
-        # One that is there for a checkpoint decides nothing: where a run ends must not hang on when it was saved.
-        finite = not (looked or save) or run.loss_is_finite()
-        diverged = looked and not finite
-        if due or diverged:
-            row = run.make_row(update, following, journalled)
-            # The test loss tells of an update that spoilt the weights after its own loss was taken.
-            diverged = diverged or not (math.isfinite(row["train_loss"]) and math.isfinite(row["test_loss"]))
-            yield row
-        if diverged:
-            break
-        if save:
-            assert checkpoint is not None
-            write_whole(checkpoint, run.state())
-            saved = time.monotonic()
+    with closing(run.batches()) as batches:
+        for update, following in pairwise(updates):
+            assert update is not None
+            run.take(update, batches)
+            due = run.row_is_due(following)
+            save = checkpoint is not None and (
+                following is None or time.monotonic() - saved >= machine.checkpoint_seconds
+            )
+            looked = due or update.number % UPDATES_A_LOOK == 0
+            # The look also waits for a GPU's queue to end, within the clock: before all that would wait outside it.
+            # One that is there for a checkpoint decides nothing: where a run ends must not hang on when it was saved.
+            finite = not (looked or save) or run.loss_is_finite()
+            diverged = looked and not finite
+            if due or diverged:
+                row = run.make_row(update, following, journalled)
+                # The test loss tells of an update that spoilt the weights after its own loss was taken.
+                diverged = diverged or not (math.isfinite(row["train_loss"]) and math.isfinite(row["test_loss"]))
+                yield row
+            if diverged:
+                break
+            if save:
+                assert checkpoint is not None
+                write_whole(checkpoint, run.state())
+                saved = time.monotonic()
     return "diverged" if diverged else "finished"
 
 
 class _Run:
     """All that the next update depends on, and how it is kept in a checkpoint."""
 
-    def __init__(self, spec: RunSpec, data: Dataset, machine: Machine, device: torch.device) -> None:
+    def __init__(self, spec: RunSpec, data: Dataset | Folder, machine: Machine, device: torch.device) -> None:
         _check_examples(spec, data)
         self.spec, self.data, self.device, self.bf16 = spec, data, device, machine.bf16
         self.limit = _micro_batch(machine, device)
-        self.stream = Stream(data, spec.seed, spec.augmentation, spec.normalization)
+        self.stream = _stream(spec, data, machine, device)
         torch.manual_seed(spec.seed)
         model = models.build(spec.model, data.classes, data.channels, data.image_size, spec.ghost_size)
         self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network: nn.Module = torch.compile(self.model) if machine.compile else self.model  # type: ignore[assignment]
-        self.optimizer = optimizers.build(spec.optimizer, self.model, spec.weight_decay)
+        self.optimizer = optimizers.build(
+            spec.optimizer,
+            self.model,
+            spec.weight_decay,
+            trust_coefficient=spec.trust_coefficient,
+            decay_batch_norm=spec.decay_batch_norm,
+        )
         self.rows: list[Row] = []
         self.updates, self.examples, self.seconds = 0, 0, 0.0
         # Since the last row: the sum of losses and the number of correct answers [2], on the device.
         self.tally = torch.zeros(2, dtype=torch.float64, device=device)
 
-    def take(self, update: Update) -> None:
-        """One update, by as many forward/backward passes as the micro-batch asks for."""
+    def requests(self, update: Update) -> Iterator[tuple[int, int]]:
+        """The micro-batches of an update, as (start, size) in the stream of examples."""
+        start = update.start
+        for size in micro_batches(update.size, self.limit, self.spec.ghost_size):
+            yield start, size
+            start += size
+
+    def batches(self) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Images and labels of every micro-batch from here to the end of the run; a stream may read ahead along it."""
+        updates = islice(self.spec.walk(), self.updates, None)
+        return self.stream.batches(chain.from_iterable(map(self.requests, updates)))
+
+    def take(self, update: Update, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
+        """One update, by as many forward/backward passes as the micro-batch asks for; `batches` stand at its first."""
         began = time.perf_counter()
         optimizers.apply_setting(self.optimizer, update.setting)
         self.optimizer.zero_grad(set_to_none=True)
-        start = update.start
-        for size in micro_batches(update.size, self.limit, self.spec.ghost_size):
-            images, labels = self.stream.batch(start, size)
+        for _, size in self.requests(update):
+            images, labels = next(batches)
+            assert len(labels) == size
             logits = self._logits(images)
             loss = functional.cross_entropy(logits, labels, reduction="sum")
             (loss / update.size).backward()  # type: ignore[no-untyped-call]
             self._count(self.tally, logits, loss, labels)
-            start += size
         self.optimizer.step()
         self.updates += 1
         self.examples += update.size
@@ -250,13 +284,12 @@ class _Run:
     def evaluate(self) -> tuple[float, float]:
         """Mean loss and accuracy in percent on the test set."""
         tally = torch.zeros(2, dtype=torch.float64, device=self.device)
-        total, size = len(self.data.test_labels), max(self.limit, 256)
         self.network.eval()
-        for start in range(0, total, size):
-            images, labels = self.stream.test_batch(start, size)
+        for images, labels in self.stream.test_batches(max(self.limit, 256)):
             logits = self._logits(images)
             self._count(tally, logits, functional.cross_entropy(logits, labels, reduction="sum"), labels)
         self.network.train()
+        total = len(self.data.test_labels)
         loss, correct = tally.tolist()
         return loss / total, 100 * correct / total
 

@@ -4,28 +4,17 @@
 
 Caffe's cifar10_full with its solver's momentum 0.9 and weight decay 0.004, B 100 (500 updates an epoch), images less
 the mean image, no augmentation. 'fixed' is the solver's own: 0.001 for 60000 updates, a tenth of it for 5000, a
-hundredth for 5000. '25k triangular2' is staged by hand in the paper's text, each stage with bounds of its own. 'decay'
-falls from 0.007 to 0.001 over one stepsize of 4000 and stays there. exp_range shrinks both bounds, as the text says.
-Not stated for 'exp': where it starts; taken as the upper bound, 0.006, so that it is exp_range without the cycles.
+hundredth for 5000. '25k triangular2' is staged by hand in the paper's text, each stage with bounds of its own.
+'decay' falls from 0.007 to 0.001 over one stepsize of 4000 and stays there. exp_range shrinks both bounds, as the
+text says. Not stated for 'exp': where it starts; taken as the upper bound, 0.006, so that it is exp_range without the
+cycles.
 
 Count convention: none is needed, B divides N. Cost: 5 policies x 3 seeds, 25000 to 70000 updates of 100 images each,
 together 70 million images; about 1100 images a second on one CPU core (1600 with --bf16 where it has AVX512-BF16).
 """
 
-from lrbs_core import (
-    Claim,
-    Exponential,
-    ExpRange,
-    Linear,
-    Policy,
-    RunSpec,
-    Schedule,
-    Stages,
-    Steps,
-    Triangular,
-    rate_an_epoch,
-    to_epochs,
-)  # fmt: skip
+from lrbs_core import Claim, Exponential, ExpRange, Linear, Policy, RunSpec, Schedule, Stages, Steps, Triangular
+from lrbs_core import rate_an_epoch, to_epochs
 
 SOURCE = "L. N. Smith 2017 (arXiv 1506.01186), Table 1, CIFAR-10"
 

@@ -271,7 +271,7 @@ def test_sync_of_a_folder_without_runs_is_one_line(tmp_path):
         assert says in result.stderr
 
 
-@pytest.mark.parametrize("verb", ["", "plan", "run", "sync", "report"])
+@pytest.mark.parametrize("verb", ["", "plan", "run", "range-test", "sync", "report"])
 def test_help_has_an_example(verb, tmp_path):
     result = lrbs(*filter(None, [verb, "--help"]), cwd=tmp_path, COLUMNS="100")
     assert result.returncode == 0

@@ -1,5 +1,6 @@
 """Batches: every example once an epoch, cut anywhere; augmentation and normalisation against numpy."""
 
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.transforms.functional import normalize
 
 from lrbs_core import data
 from lrbs_core.data import Stream, load, to_device
@@ -133,7 +135,8 @@ def test_each_image_draws_offsets_and_flip_of_its_own_evenly():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_channel_normalisation_gives_the_training_set_mean_0_and_deviation_1(channels):
+def test_channel_normalisation_gives_the_training_set_mean_0_and_deviation_1(monkeypatch, channels):
+    monkeypatch.setattr(data, "BLOCK", 1000)  # blocks of 5 or 15 images
     arrays = made(n=300, channels=channels)
     stream = stream_of(arrays)
     images, _ = stream.batch(0, 300)
@@ -142,7 +145,7 @@ def test_channel_normalisation_gives_the_training_set_mean_0_and_deviation_1(cha
     # The test set has another mean: it is moved by the training set's.
     pixels = arrays.train_pixels.astype(float)
     expected = (arrays.test_pixels - pixels.mean((0, 1, 2))) / pixels.std((0, 1, 2))
-    np.testing.assert_allclose(stream.test_batch(0, 5)[0], expected.transpose(0, 3, 1, 2), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(next(stream.test_batches(5))[0], expected.transpose(0, 3, 1, 2), rtol=1e-4, atol=1e-5)
 
 
 def test_mean_image_normalisation_is_0_to_255_less_the_mean_image():
@@ -150,7 +153,7 @@ def test_mean_image_normalisation_is_0_to_255_less_the_mean_image():
     stream = stream_of(arrays, normalization="mean_image")
     mean = arrays.train_pixels.astype(float).mean(0)
     images, labels = stream.batch(0, 300)
-    test_images, _ = stream.test_batch(0, 5)
+    test_images, _ = next(stream.test_batches(5))
     for got, pixels in ((images, arrays.train_pixels[labels]), (test_images, arrays.test_pixels)):
         np.testing.assert_allclose(got, (pixels - mean).transpose(0, 3, 1, 2), rtol=1e-5, atol=1e-4)
 
@@ -159,6 +162,25 @@ def test_the_mean_image_is_taken_off_after_crop_and_flip():
     stream = stream_of(made(n=50), augmentation="flip_crop", normalization="mean_image")
     mean = stream.data.train_pixels.numpy().mean(0).transpose(2, 0, 1)
     np.testing.assert_allclose(stream.batch(0, 50)[0], expected_images(stream, 0) - mean, rtol=1e-5, atol=1e-4)
+
+
+def test_imagenet_normalisation_is_torchvisions_and_for_3_channels():
+    stream = stream_of(made(), normalization="imagenet")
+    pixels = stream.data.test_pixels.permute(0, 3, 1, 2) / 255
+    expected = normalize(pixels, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    torch.testing.assert_close(next(stream.test_batches(5))[0], expected)
+    with pytest.raises(ValueError, match="normalization imagenet needs images of 3 channels, but got 1: take channel"):
+        stream_of(made(channels=1), normalization="imagenet")
+
+
+def test_statistics_of_a_large_set_take_little_memory(monkeypatch):
+    monkeypatch.setattr(data, "BLOCK", 2**16)
+    arrays = made(n=10_000, side=16)  # 7.7 MB
+    tracemalloc.start()
+    to_device(arrays, CPU)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.1 * arrays.train_pixels.nbytes
 
 
 def test_a_channel_of_one_value_becomes_zero_rather_than_nan():
@@ -172,10 +194,11 @@ def test_a_channel_of_one_value_becomes_zero_rather_than_nan():
 def test_test_examples_are_not_augmented_and_come_in_their_own_order(augmentation):
     arrays = made()
     augmented, bare = stream_of(arrays, augmentation=augmentation), stream_of(arrays)
-    for start, size, stop in ((0, 5, 5), (0, 2, 2), (2, 2, 4), (4, 10, 5)):
-        images, labels = augmented.test_batch(start, size)
-        assert labels.tolist() == list(range(start, stop))
-        assert torch.equal(images, bare.test_batch(0, 5)[0][start:stop])
+    for size, sizes in ((5, [5]), (2, [2, 2, 1]), (10, [5])):
+        batches = list(augmented.test_batches(size))
+        assert [len(labels) for _, labels in batches] == sizes
+        assert torch.cat([labels for _, labels in batches]).tolist() == list(range(5))
+        assert torch.equal(torch.cat([images for images, _ in batches]), next(bare.test_batches(5))[0])
 
 
 @devices
@@ -185,7 +208,7 @@ def test_batches_lie_on_the_device_as_channels_last_float32(augmentation, device
     reference = stream_of(made(), augmentation=augmentation)
     for (images, labels), (wanted, order_) in (
         (stream.batch(30, 12), reference.batch(30, 12)),
-        (stream.test_batch(1, 4), reference.test_batch(1, 4)),
+        (next(stream.test_batches(4)), next(reference.test_batches(4))),
     ):
         assert images.shape == (len(labels), 3, 8, 8)
         assert images.dtype == torch.float32

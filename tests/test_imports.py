@@ -11,10 +11,10 @@ import lrbs_core
 # The files and folders of the package, and what none of them loads, at any remove. A new file wants its name in here.
 GROUPS = {
     "pure": (
-        "__init__ claims journal noise planning policies schedules specs sweeping version",
+        "__init__ claims journal noise planning policies range_test schedules specs sweeping version",
         "altair mlflow optuna pandas ray rich scipy sklearn streamlit torch torchvision typer vl_convert",
     ),
-    "torch": ("data decoding models norm optimizers training", "altair mlflow optuna pandas ray typer"),
+    "torch": ("data decoding lars models norm optimizers streaming training", "altair mlflow optuna pandas ray typer"),
     "mlflow": ("tracking", "altair optuna ray torch typer"),
     "ray": ("cluster", "altair mlflow typer"),
     "pandas": ("figures report results statistics", "mlflow optuna ray torch typer"),

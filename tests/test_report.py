@@ -7,7 +7,7 @@ from made import made_row, made_spec
 from scipy import stats
 
 from lrbs_core import Claim, Policy, Steps, noise_scale
-from lrbs_core.report import overview
+from lrbs_core.report import PAGE, markdown, overview, write_section
 from lrbs_core.sweeping import Sweep, override
 from lrbs_core.tables import print_overview
 from lrbs_core.tracking import Record
@@ -66,12 +66,16 @@ def test_a_claim_gets_its_verdict(claim, status, verdict):
     assert judged["expected"] == claim.expected
 
 
-def test_runs_with_overrides_are_measured_but_not_judged():
-    sweep = override(made_sweep(Claim("T1", "decaying", "test_accuracy", 90.4, tolerance=2.0)), scale=0.5)
+def test_runs_with_overrides_are_judged_only_against_each_other():
+    own = Claim("T1", "decaying", "test_accuracy", 90.4, tolerance=2.0)
+    between = Claim("T1", "growing", "test_accuracy", 0, tolerance=1.0, versus="decaying")
+    sweep = override(made_sweep(own, between), scale=0.5)
     document = overview(sweep, records(sweep))
     assert document["overrides"] == {"scale": "0.5"}
-    assert document["claims"][0]["verdict"] == "not run"
+    assert [claim["verdict"] for claim in document["claims"]] == ["other settings", "reproduced"]
     assert document["claims"][0]["measured"]["mean"] == pytest.approx(90.4)
+    nothing = overview(sweep, records(sweep, status="failed"))
+    assert [claim["verdict"] for claim in nothing["claims"]] == ["not run", "not run"]
 
 
 def test_what_is_missing_is_null_in_json():
@@ -90,3 +94,28 @@ def test_the_terminal_shows_the_documents_numbers_and_no_markup_of_a_label(capsy
     shown = capsys.readouterr().out
     for text in ("90.40 ± 0.75", "2/3", "[bold]Table 1", "90.4 ± 2", "reproduced", "88.8 → 3.55"):
         assert text in shown
+
+
+def test_the_page_has_the_documents_numbers_and_the_command_that_made_them():
+    sweep = override(made_sweep(Claim("T|1", "decaying", "test_accuracy", 90.4, tolerance=2.0)), scale=0.5)
+    pairs = [(spec, Record(spec.key, "finished", "a CPU, bf16", record.rows)) for spec, record in records(sweep)]
+    page = markdown(overview(sweep, [*pairs[:2], *pairs[3:]]))
+    low, high = stats.t.interval(0.95, 2, np.mean(ACCURACIES["growing"]), stats.sem(ACCURACIES["growing"]))
+    for line in (
+        "## made at other settings than the paper's",
+        "    lrbs run sweeps/made.py --scale 0.5",
+        "Run on a CPU, bf16.",
+        "| where | claim | paper | ours | n | verdict |",
+        f"| growing | {sweep.runs[3].plan().updates} | 3 | 90.47 ({low:.2f} to {high:.2f}) | 1 |",
+        r"| T\|1 | test accuracy of decaying | 90.4 ± 2 | 90.25 (88.34 to 92.16) | 2 | other settings |",
+    ):
+        assert line in page.splitlines()
+
+
+def test_a_section_of_the_page_takes_the_place_of_its_older_self(tmp_path):
+    page = tmp_path / "RESULTS.md"
+    for section in ("## b\n\n1\n", "## a\n\n2\n", "## b more\n\n3\n", "## b\n\n4\n"):
+        write_section(page, section)
+    text = page.read_text()
+    assert text == PAGE + "\n## a\n\n2\n\n## b\n\n4\n\n## b more\n\n3\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["RESULTS.md"]

@@ -1,0 +1,64 @@
+"""Hoffer et al. 2017: what a large batch loses and regains step by step, WRN-16-4 on CIFAR-100.
+
+    lrbs run sweeps/hoffer2017_ghost_cifar100.py --gpus-per-run 1 --bf16 --micro-batch 4096
+
+B 128 against 4096: as it is, with lr times sqrt(4096/128), with ghost batch norm of 128 too, and with regime
+adaptation (epochs and drops times 32, so that the updates are as many). Expected: 73.70, 68.15, 69.05, 71.20 and
+73.57 % (its code and slides). Taken, as not stated: lr 0.1, divided by 5 at epochs 60, 120, 160 of 200, momentum 0.9,
+weight decay 5e-4, flips and crops, as in WRN's code. Without ghost norm a statistic is over the whole batch, so that
+a micro-batch must be one.
+
+Count convention: partial batches are kept, so that every image is seen.
+Cost: 5 policies x 3 seeds of 200 epochs of 50000 images, 6400 epochs with regime adaptation; a day or more on one
+GPU.
+"""
+
+from lrbs_core import Claim, Policy, RunSpec, Steps
+
+SOURCE = "Hoffer, Hubara and Soudry 2017 (arXiv 1705.08741), WRN-16-4 on CIFAR-100"
+
+small = Policy(Steps(0.1, at=(60, 120, 160), factor=1 / 5), batch_size=128, momentum=0.9)
+large = Policy(small.lr, batch_size=4096, momentum=0.9)
+raised = large.sqrt_scaling(reference_batch=128)
+# Label: policy, ghost size, epochs, test accuracy.
+POLICIES = {
+    "small batch": (small, 128, 200, 73.70),
+    "large batch": (large, 4096, 200, 68.15),
+    "+ lr": (raised, 4096, 200, 69.05),
+    "+ ghost": (raised, 128, 200, 71.20),
+    "+ regime adaptation": (raised.stretched(32), 128, 6400, 73.57),
+}
+CLAIMS = (
+    *(
+        Claim("WRN-16-4, CIFAR-100", label, "test_accuracy", value, tolerance=0.5)
+        for label, (*_, value) in POLICIES.items()
+    ),
+    Claim("The gap closes", "+ regime adaptation", "test_accuracy", -0.13, tolerance=0.5, versus="small batch"),
+)
+
+
+def runs() -> list[RunSpec]:
+    return [
+        RunSpec(
+            label=label,
+            policy=policy,
+            dataset="cifar100",
+            model="wrn_16_4",
+            optimizer="sgd",
+            weight_decay=5e-4,
+            ghost_size=ghost_size,
+            augmentation="flip_crop",
+            normalization="channel",
+            epochs=epochs,
+            partial="keep",
+            seed=seed,
+        )
+        for label, (policy, ghost_size, epochs, _) in POLICIES.items()
+        for seed in range(3)
+    ]
+
+
+if __name__ == "__main__":
+    from lrbs_core.cli import run_file
+
+    run_file(__file__)

@@ -1,0 +1,54 @@
+"""Figure 4a of Smith et al. 2018: the three schedules of Figure 1 with plain SGD, WRN-16-4 on CIFAR-10.
+
+    lrbs run sweeps/smith2018_fig4a_cifar10.py --gpus-per-run 1 --bf16
+
+No momentum; the lr schedule is that of Figure 1, 0.1 at first. All else as in smith2018_fig1_cifar10.py. Expected:
+all three reach about 93.4 % (read off Figure 4a, +-0.3).
+
+Count convention: the last batch is carried over the epoch's edge, as for Figure 1 (80000 updates x 128 = 204.8
+epochs).
+Cost: 3 policies x 3 seeds, 10.24 million examples each; about 57 h a run on one CPU core, minutes on a large GPU.
+"""
+
+from lrbs_core import Claim, Policy, RunSpec, Steps
+
+SOURCE = "Smith, Kindermans, Ying and Le 2018 (arXiv 1711.00489), Figure 4a"
+
+baseline = Policy(lr=Steps(0.1, at=(60, 120, 160), factor=1 / 5), batch_size=128, momentum=0)
+POLICIES = {
+    "decaying lr": baseline,
+    "hybrid": baseline.grow_batch(until=100),
+    "increasing batch": baseline.grow_batch(),
+}
+CLAIMS = (
+    *(Claim("Figure 4a", label, "test_accuracy", 93.4, tolerance=0.3) for label in POLICIES),
+    Claim("Figure 4a, curves overlap", "hybrid", "test_accuracy", 0, tolerance=0.3, versus="decaying lr"),
+    Claim("Figure 4a, curves overlap", "increasing batch", "test_accuracy", 0, tolerance=0.3, versus="decaying lr"),
+)
+
+
+def runs() -> list[RunSpec]:
+    return [
+        RunSpec(
+            label=label,
+            policy=policy,
+            dataset="cifar10",
+            model="wrn_16_4",
+            optimizer="sgd",
+            weight_decay=5e-4,
+            ghost_size=128,
+            augmentation="flip_crop",
+            normalization="channel",
+            epochs=204.8,
+            partial="carry",
+            seed=seed,
+        )
+        for label, policy in POLICIES.items()
+        for seed in range(3)
+    ]
+
+
+if __name__ == "__main__":
+    from lrbs_core.cli import run_file
+
+    run_file(__file__)

@@ -1,0 +1,56 @@
+"""Table 4 of You et al. 2017: ResNet-50 on ImageNet at batches of 256 to 32768 with LARS.
+
+    lrbs run sweeps/you2017_table4_resnet50.py --data-dir DIR --gpus-per-run 1 --bf16 --micro-batch 256 --workers 16
+
+LARS with trust coefficient 0.001, momentum 0.9, weight decay 1e-4 (its code), warm-up, then polynomial decay of power
+2. Expected with maximal augmentation (random resized crops): 75.8, 75.4, 75.2, 74.4, 72.5 % at B 256, 1k, 8k, 16k,
+32k. Taken, as not stated: 90 epochs, warm-up from 0, batch norm over 32 images as in Goyal et al.
+
+Count convention: none is stated; partial batches are kept, so that every image is seen.
+Cost: 5 policies x 3 seeds of 90 epochs of 1281167 images of 224 x 224, in DIR/imagenet/{train,val}/CLASS/IMAGE: a
+cluster.
+"""
+
+from lrbs_core import Claim, Policy, Polynomial, RunSpec, Schedule, Warmup
+
+SOURCE = "You, Gitman and Ginsburg 2017 (arXiv 1708.03888), Table 4"
+# Batch size: lr, warm-up epochs, test accuracy.
+CELLS = {256: (4, 0, 75.8), 1024: (9, 5, 75.4), 8192: (30, 5, 75.2), 16_384: (33, 12, 74.4), 32_768: (40, 12, 72.5)}
+CLAIMS = tuple(
+    Claim("Table 4", f"{batch_size}", "test_accuracy", value, tolerance=0.5)
+    for batch_size, (_, _, value) in CELLS.items()
+)
+
+
+def schedule(lr: float, warmup: float) -> Schedule:
+    falling = Polynomial(lr, 0, epochs=90, power=2)
+    return Warmup(0, warmup, falling) if warmup else falling
+
+
+def runs() -> list[RunSpec]:
+    return [
+        RunSpec(
+            label=f"{batch_size}",
+            policy=Policy(schedule(lr, warmup), batch_size, momentum=0.9),
+            dataset="imagenet",
+            model="imagenet_resnet50",
+            optimizer="lars",
+            trust_coefficient=0.001,
+            weight_decay=1e-4,
+            ghost_size=32,
+            augmentation="resized_crop",
+            image_size=224,
+            normalization="imagenet",
+            epochs=90,
+            partial="keep",
+            seed=seed,
+        )
+        for batch_size, (lr, warmup, _) in CELLS.items()
+        for seed in range(3)
+    ]
+
+
+if __name__ == "__main__":
+    from lrbs_core.cli import run_file
+
+    run_file(__file__)

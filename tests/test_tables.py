@@ -1,0 +1,74 @@
+import dataclasses
+import json
+import math
+
+import pytest
+from made import made_row, made_spec
+
+from lrbs_core import Linear, Policy, Stages, Triangular, range_test, tables
+from lrbs_core.sweeping import Sweep
+from lrbs_core.tracking import Record
+
+DIGITS = {
+    "dataset": "digits", "model": "convnet", "optimizer": "sgd", "weight_decay": 5e-4, "ghost_size": 8,
+    "augmentation": "none", "normalization": "channel", "batch_size": 8, "momentum": 0.9,
+}  # fmt: skip
+RISE, PLATEAU, FALL = [10.0, 20.0, 40.0, 60.0], [80.0] * 12, [60.0, 30.0, 10.0, 10.0, 10.0]
+
+
+def made_ramps(*curves):
+    """A ramp to lr 1, and each seed's run with such accuracies at lr 0.02, 0.04 ..."""
+    sweep = range_test.sweep(None, DIGITS, 0.0, 1.0, epochs=4, seeds=len(curves))
+    rows = [
+        [made_row(n, a) | {"lr": n / 50, "train_loss": 1.0, "test_loss": 1.0} for n, a in enumerate(curve, start=1)]
+        for curve in curves
+    ]
+    return sweep, [(spec, Record(spec.key, "finished", "", part)) for spec, part in zip(sweep.runs, rows, strict=True)]
+
+
+def test_over_seeds_bounds_have_a_geometric_mean_and_a_seed_without_them_its_reason():
+    early, late = [10.0] * 4 + RISE + PLATEAU + FALL, [10.0] * 9 + RISE + PLATEAU + FALL
+    sweep, pairs = made_ramps(early, late, [10.0] * 50)
+    document = tables.range_document(sweep, pairs)
+    first, second, never = document["seeds"]
+    # Row 6 is the first above a tenth of the rise; of the fall, the last at 80 % is row 20.
+    assert [(seed["low"], seed["high"]) for seed in (first, second)] == [(0.12, 0.40), (0.22, 0.50)]
+    assert (never["low"], never["high"]) == (None, None)
+    assert "accuracy must rise" in never["reason"]
+    for name in ("low", "high"):
+        a, b = first[name], second[name]
+        assert document[name]["mean"] == pytest.approx(math.sqrt(a * b))
+        # Student's t at 97.5 % and 1 degree of freedom is 12.706; two values lie s/sqrt(2) = half their distance off.
+        assert document[name]["high"] / document[name]["mean"] == pytest.approx((b / a) ** (12.7062 / 2), rel=1e-4)
+        assert document[name]["n"] == 2
+    assert Policy.from_dict(document["policy"]) == Policy(Triangular(0.16, 0.45, stepsize=4), 8, 0.9)
+    assert json.loads(json.dumps(document)) == document
+    with pytest.raises(ValueError, match="no bounds for any seed: accuracy must rise within the ramp"):
+        tables.range_document(sweep, pairs[2:])
+
+
+@pytest.mark.parametrize(
+    ("curve", "says"),
+    [
+        ([10.0] * 5 + RISE + PLATEAU, "high is no bound: a seed still learns"),
+        (RISE + PLATEAU + FALL, "low is no bound: accuracy rises from the first rows on"),
+    ],
+)
+def test_a_bound_that_is_none_is_said_to_be_none(curve, says, capsys):
+    document = tables.range_document(*made_ramps(curve))
+    assert (document["low"]["low"], document["high"]["high"]) == (None, None)  # one seed has no interval
+    tables.print_range(document)
+    shown = capsys.readouterr().out
+    assert says in shown
+    assert shown.count("is no bound") == 1
+    assert f"\nTriangular(low={document['low']['mean']:.2g}, high=" in shown
+
+
+def test_a_phase_in_which_lr_moves_shows_both_its_ends(capsys):
+    falling = Policy(Stages(((2, Triangular(0.1, 0.3, stepsize=1)), (2, Linear(0.3, 0.0, epochs=2)))), 8, 0.9)
+    spec = dataclasses.replace(made_spec(epochs=4), policy=falling)
+    tables.print_plan(Sweep("made", "", (), (spec,)), {}, micro_batch=128)
+    shown = capsys.readouterr().out.split()
+    for ends in ("0.1 → 0.3", "0.3 → 0.1", "0.3 → 0"):
+        first, _, last = ends.split()
+        assert [first, "→", last, "8", "0.9"] in [shown[i : i + 5] for i in range(len(shown))]

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +16,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lrbs_core import sweeping, tables
-from lrbs_core.journal import Reader, RunFolder
+from lrbs_core.journal import RunFolder
+from lrbs_core.launching import run_missing, say
+from lrbs_core.options import (
+    AsJson,
+    Bf16,
+    Data,
+    DataDir,
+    Device,
+    Markdown,
+    MicroBatch,
+    Model,
+    Offline,
+    Out,
+    Scale,
+    Seeds,
+    Store,
+    SweepFile,
+)
 from lrbs_core.specs import Machine, RunSpec
 from lrbs_core.sweeping import Sweep
 from lrbs_core.version import __version__
@@ -34,28 +50,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="A file of sweeps/, such as sweeps/quickstart.py.")]
-Scale = Annotated[
-    float | None, typer.Option(help="Train this fraction of the epochs, all breakpoints moved with them.")
-]
-Model = Annotated[str | None, typer.Option(help="Another network.")]
-Data = Annotated[str | None, typer.Option("--dataset", help="Other data: digits, cifar10, cifar100, imagefolder:NAME.")]
-Seeds = Annotated[int | None, typer.Option(min=1, help="Only the first so many seeds.")]
-DataDir = Annotated[Path, typer.Option(help="The folder that holds the datasets.")]
-Out = Annotated[Path, typer.Option(help="The folder of journals and checkpoints, seen by every node.")]
-Store = Annotated[
-    str | None, typer.Option("--tracking-uri", help="MLflow store; else $MLFLOW_TRACKING_URI, else mlflow.db here.")
-]
-Offline = Annotated[
-    bool, typer.Option("--offline", help="Serial, and journals only; `lrbs sync` delivers them to MLflow later.")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:NUMBER.")]
-MicroBatch = Annotated[
-    int | None, typer.Option(min=1, help="Most examples in one forward/backward; else 128 (CPU), 2048 (GPU).")
-]
-Bf16 = Annotated[bool, typer.Option("--bf16", help="Autocast to bfloat16.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -156,7 +150,7 @@ def run(
     def show(pairs: Sequence[tuple[RunSpec, RunRecord]]) -> None:
         _print_overview(sweep, pairs, as_json=False)
 
-    _run_missing(sweep, machine, out, tracking_uri, offline, run_all, show)
+    run_missing(sweep, machine, out, tracking_uri, offline, run_all, show)
 
 
 @app.command("range-test", epilog="Example: lrbs range-test sweeps/quickstart.py --low 1e-4 --high 3 --geometric")
@@ -190,6 +184,7 @@ def ramp(
     micro_batch: MicroBatch = None,
     bf16: Bf16 = False,
     figure: Annotated[Path | None, typer.Option(help="Draw accuracy against lr: a .svg or .png file.")] = None,
+    markdown: Markdown = None,
     as_json: AsJson = False,
 ) -> None:
     """Bounds for a cyclical lr: short runs, one after another, whose lr rises until they fail (L. N. Smith 2017)."""
@@ -219,6 +214,10 @@ def ramp(
             print(json.dumps(document, indent=1))
         else:
             tables.print_range(document)
+        if markdown is not None:
+            from lrbs_core import report as page
+
+            page.write_section(markdown, page.range_markdown(document))
         if offline and figure is None:
             return
         from lrbs_core import figures
@@ -234,7 +233,7 @@ def ramp(
             keys = [spec.key for spec in sweep.runs]
             tracking.tell_parents(tracking.connect(tracking_uri), sweep.name, keys, tags, texts)
 
-    _run_missing(sweep, machine, out, tracking_uri, offline, run_all, show)
+    run_missing(sweep, machine, out, tracking_uri, offline, run_all, show)
 
 
 @app.command(epilog="Example: lrbs sync lrbs-runs")
@@ -255,7 +254,7 @@ def sync(
     if delivery.late:
         raise ValueError(f"{delivery.late} of {len(folders)} run(s) could not be delivered: {delivery.error}")
     delivery.close()
-    _say(f"{len(folders)} run(s) delivered")
+    say(f"{len(folders)} run(s) delivered")
 
 
 @app.command(epilog="Example: lrbs report sweeps/quickstart.py --figure accuracy.svg")
@@ -271,14 +270,12 @@ def report(
     figure: Annotated[
         Path | None, typer.Option(help="Draw accuracy against epochs and updates: a .svg or .png file.")
     ] = None,
-    markdown: Annotated[
-        Path | None, typer.Option(help="Write the report as a section of this page, such as sweeps/RESULTS.md.")
-    ] = None,
+    markdown: Markdown = None,
     as_json: AsJson = False,
 ) -> None:
     """Policies side by side and each claim beside what was measured, from MLflow."""
     sweep = _sweep(sweep_file, scale, model, dataset, seeds, data_dir)
-    from lrbs_core import report as report_page
+    from lrbs_core import report as page
     from lrbs_core import results, tracking
 
     client = tracking.connect(tracking_uri)
@@ -286,74 +283,20 @@ def report(
     pairs = [(spec, records[spec.key]) for spec in sweep.runs if spec.key in records]
     if not pairs:
         store = tracking.without_password(client.tracking_uri)
-        _say(f"no run of {sweep.name}, as given, is in {store} yet: start it with `lrbs run {sweep_file}`")
+        say(f"no run of {sweep.name}, as given, is in {store} yet: start it with `lrbs run {sweep_file}`")
         for overrides, count in tracking.overrides_present(client, sweep.name).items():
-            _say(f"not in this report: {count} run(s) made with {overrides or 'no overrides'}")
+            say(f"not in this report: {count} run(s) made with {overrides or 'no overrides'}")
     _print_overview(sweep, pairs, as_json)
     if not pairs and (figure or markdown):
         raise ValueError("a figure or page needs at least one run, but the store has none of this sweep")
     if csv is not None:
         results.run_table(pairs).to_csv(csv, index=False)
     if markdown is not None:
-        report_page.write_section(markdown, report_page.markdown(report_page.overview(sweep, pairs)))
+        page.write_section(markdown, page.markdown(page.overview(sweep, pairs)))
     if figure is not None:
         from lrbs_core import figures
 
         figures.save(figures.accuracy_chart(figures.accuracy_numbers(pairs)), figure)
-
-
-def _run_missing(
-    sweep: Sweep,
-    machine: Machine,
-    out: Path,
-    tracking_uri: str | None,
-    offline: bool,
-    run_all: Callable[[Sequence[RunFolder]], None],
-    show: Callable[[Sequence[tuple[RunSpec, RunRecord]]], None],
-) -> None:
-    """Has `run_all` run what is left of a sweep, delivers it meanwhile, and shows what the journals then hold."""
-    if not offline:
-        from lrbs_core import tracking
-
-        client = tracking.connect(tracking_uri)
-    from lrbs_core import training
-
-    training.prepare(sweep.runs, machine)
-    folders = [RunFolder.create(out, sweep.name, spec) for spec in sweep.runs]
-    left = sweeping.pending(folders)
-    with ExitStack() as stack:
-        if not offline:
-            told = tracking.final_keys(client, sweep.name)
-            elsewhere = [folder for folder in left if folder.spec.key in told and not folder.journal_path.exists()]
-            if elsewhere:
-                _say(f"{len(elsewhere)} run(s) have ended already, by the tracking store: not run again")
-                left = [folder for folder in left if folder not in elsewhere]
-            delivery = stack.enter_context(tracking.Delivery(client, folders))
-        _say(f"{sweep.name}: {len(sweep.runs)} runs, {len(left)} to do")
-        if left:
-            from lrbs_core.progress import Watch
-
-            stack.enter_context(Watch(left))
-        run_all(left)
-    if not offline and (delivery.late or delivery.error):
-        _say(f"tracking store not told everything ({delivery.error}): run `lrbs sync {out}` later")
-    readers = [(folder.spec, Reader(folder.journal_path).poll()) for folder in folders]
-    pairs: list[tuple[RunSpec, RunRecord]] = [(spec, reader) for spec, reader in readers if reader.status is not None]
-    if not offline and elsewhere:
-        records = tracking.read(client, sweep.name, [folder.spec.key for folder in elsewhere])
-        pairs += [(folder.spec, records[folder.spec.key]) for folder in elsewhere]
-    show(pairs)
-    if not offline:
-        store = tracking.without_password(client.tracking_uri)
-        _say(f"browse them: mlflow ui --backend-store-uri {store}, experiment {sweep.name}")
-    failed = sum(reader.status == "failed" for _, reader in pairs)
-    undone = len(set(left) & set(sweeping.pending(folders))) - failed
-    if undone:
-        _say(f"{undone} run(s) not at their end (interrupted, or another process has them): the same command goes on")
-    if failed:
-        _say(f"{failed} run(s) failed (tracebacks in {out / sweep.name}/*/journal.jsonl): the same command tries again")
-    if failed or undone:
-        raise typer.Exit(1)
 
 
 def _sweep(
@@ -373,19 +316,15 @@ def _print_overview(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]], as
         tables.print_overview(document)
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command `lrbs`. Bad input ends in one line and exit code 2."""
     try:
         app(arguments)
     except ValueError as error:
-        _say(f"lrbs: {error}")
+        say(f"lrbs: {error}")
         sys.exit(2)
     except KeyboardInterrupt:
-        _say("lrbs: interrupted; the same command goes on from here")
+        say("lrbs: interrupted; the same command goes on from here")
         sys.exit(130)
 
 

@@ -13,11 +13,12 @@ from lrbs_core.journal import write_whole
 from lrbs_core.noise import noise_scale
 from lrbs_core.planning import Phase
 from lrbs_core.results import RunRecord, measure, run_table
+from lrbs_core.schedules import schedule_from_dict
 from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import mean_interval
 from lrbs_core.sweeping import Sweep
 
-__all__ = ["markdown", "overview", "write_section"]
+__all__ = ["markdown", "overview", "range_markdown", "write_section"]
 
 
 def overview(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]]) -> dict[str, Any]:
@@ -113,6 +114,32 @@ def markdown(document: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
+def range_markdown(document: dict[str, Any]) -> str:
+    """The bounds of a range test (`tables.range_document`) as a section of Markdown."""
+    ramp = document["ramp"]
+    lines = [
+        f"## {document['sweep']}: {document['model']}",
+        "",
+        f"Learning-rate range test on {document['dataset']}: lr from {ramp['low']:g} to {ramp['high']:g} "
+        f"{'by factors' if ramp['geometric'] else 'in a line'} over {ramp['epochs']:g} epochs, "
+        f"batch size {document['batch_size']}, momentum {document['momentum']:g}.",
+        "",
+        *_table("ramp", "low", "high", "at its high"),
+    ]
+    for seed in document["seeds"]:
+        bounds = ("" if seed[name] is None else f"{seed[name]:.3g}" for name in ("low", "high"))
+        lines.append(_line(f"seed {seed['seed']}", *bounds, seed["end"] or seed["reason"]))
+    ends = (document["low"], document["high"])
+    means = (
+        f"{end['mean']:.3g}" + ("" if end["low"] is None else f" ({end['low']:.2g} to {end['high']:.2g})")
+        for end in ends
+    )
+    lines.append(_line("geometric mean", *means, f"n = {ends[0]['n']}"))
+    unreached = [name for name in ("low", "high") if not document[f"{name}_found"]]
+    lines += ["", *(f"A ramp did not reach its {name} bound, which is none then." for name in unreached)]
+    return "\n".join([*lines, f"    {schedule_from_dict(document['policy']['lr'])!r}", ""])
+
+
 def _text(measured: dict[str, float | None], digits: int) -> str:
     mean, low, high = (measured[name] for name in ("mean", "low", "high"))
     if mean is None:
@@ -132,17 +159,17 @@ def _line(*cells: str) -> str:
 
 PAGE = """# Results
 
-Written by `lrbs report SWEEP --markdown FILE`, never by hand: a section a sweep, in order of their names. Mean and 95 %
-interval (Student's t) over n seeds; where a claim compares two policies, over runs paired by seed. Verdicts: the whole
-interval lies where the claim holds (*reproduced*) or where it does not (*not*); it lies astride (*too few runs*); the
-runs were made at *other settings* than the paper's, so that its number stands beside ours for comparison only.
+Written by `lrbs report` and `lrbs range-test` with `--markdown FILE`, never by hand: a section a sweep, in order of
+their names. Mean and 95 % interval (Student's t) over n seeds; where a claim compares two policies, over runs paired
+by seed. Verdicts: the whole interval lies where the claim holds (*reproduced*) or where it does not (*not*); it lies
+astride (*too few runs*); the runs were made at *other settings* than the paper's, so that its number stands beside
+ours for comparison only.
 """
 
 
 def write_section(path: Path, section: str) -> None:
     """Puts the section into the page in place of the one with the same heading, making the page if it is new."""
-    text = path.read_text() if path.exists() else PAGE
-    first, *others = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    _, *others = re.split(r"^(?=## )", path.read_text() if path.exists() else "", flags=re.MULTILINE)
     kept = [other for other in others if other.splitlines()[0] != section.splitlines()[0]]
-    parts = [first, *sorted([*kept, section])]
+    parts = [PAGE, *sorted([*kept, section])]
     write_whole(path, "\n".join(part.rstrip() + "\n" for part in parts).encode())

@@ -6,8 +6,8 @@ import pytest
 from made import made_row, made_spec
 from scipy import stats
 
-from lrbs_core import Claim, Policy, Steps, noise_scale
-from lrbs_core.report import PAGE, markdown, overview, write_section
+from lrbs_core import Claim, Policy, Steps, Triangular, noise_scale
+from lrbs_core.report import PAGE, markdown, overview, range_markdown, write_section
 from lrbs_core.sweeping import Sweep, override
 from lrbs_core.tables import print_overview
 from lrbs_core.tracking import Record
@@ -119,3 +119,28 @@ def test_a_section_of_the_page_takes_the_place_of_its_older_self(tmp_path):
     text = page.read_text()
     assert text == PAGE + "\n## a\n\n2\n\n## b\n\n4\n\n## b more\n\n3\n"
     assert [path.name for path in tmp_path.iterdir()] == ["RESULTS.md"]
+
+
+def test_the_page_of_a_range_test_has_its_bounds_its_seeds_and_the_schedule():
+    seeds = [
+        {"seed": 0, "low": 0.00123, "high": 0.4, "end": "falls", "reason": ""},
+        {"seed": 1, "low": None, "high": None, "end": None, "reason": "it never learns"},
+    ]
+    document = {
+        "sweep": "made-range-test", "model": "mlp", "dataset": "digits", "batch_size": 16, "momentum": 0.9,
+        "ramp": {"low": 0.001, "high": 3.0, "epochs": 4.0, "geometric": True}, "seeds": seeds,
+        "low": {"mean": 0.00123, "low": 0.001, "high": 0.0015, "n": 2},
+        "high": {"mean": 0.4, "low": None, "high": None, "n": 1},
+        "low_found": True, "high_found": False, "policy": Policy(Triangular(0.0012, 0.4, 4), 16, 0.9).to_dict(),
+    }  # fmt: skip
+    page = range_markdown(document).splitlines()
+    for line in (
+        "## made-range-test: mlp",
+        "| seed 0 | 0.00123 | 0.4 | falls |",
+        "| seed 1 |  |  | it never learns |",
+        "| geometric mean | 0.00123 (0.001 to 0.0015) | 0.4 | n = 2 |",
+        "A ramp did not reach its high bound, which is none then.",
+        "    Triangular(low=0.0012, high=0.4, stepsize=4.0)",
+    ):
+        assert line in page
+    assert "lr from 0.001 to 3 by factors over 4 epochs, batch size 16, momentum 0.9." in range_markdown(document)

@@ -1,0 +1,38 @@
+"""The options that several commands share, as typer reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "AsJson", "Bf16", "Data", "DataDir", "Device", "Markdown", "MicroBatch", "Model", "Offline", "Out", "Scale",
+    "Seeds", "Store", "SweepFile",
+]  # fmt: skip
+
+SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="A file of sweeps/, such as sweeps/quickstart.py.")]
+Scale = Annotated[
+    float | None, typer.Option(help="Train this fraction of the epochs, all breakpoints moved with them.")
+]
+Model = Annotated[str | None, typer.Option(help="Another network.")]
+Data = Annotated[str | None, typer.Option("--dataset", help="Other data: digits, cifar10, cifar100, imagefolder:NAME.")]
+Seeds = Annotated[int | None, typer.Option(min=1, help="Only the first so many seeds.")]
+DataDir = Annotated[Path, typer.Option(help="The folder that holds the datasets.")]
+Out = Annotated[Path, typer.Option(help="The folder of journals and checkpoints, seen by every node.")]
+Store = Annotated[
+    str | None, typer.Option("--tracking-uri", help="MLflow store; else $MLFLOW_TRACKING_URI, else mlflow.db here.")
+]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Serial, and journals only; `lrbs sync` delivers them to MLflow later.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:NUMBER.")]
+MicroBatch = Annotated[
+    int | None, typer.Option(min=1, help="Most examples in one forward/backward; else 128 (CPU), 2048 (GPU).")
+]
+Bf16 = Annotated[bool, typer.Option("--bf16", help="Autocast to bfloat16.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Markdown = Annotated[
+    Path | None, typer.Option(help="Write what is printed as a section of this page, such as sweeps/RESULTS.md.")
+]

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -120,6 +120,9 @@ def run(
     ] = 0,
     bf16: Bf16 = False,
     compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
+    measure_noise: Annotated[
+        bool, typer.Option("--measure-noise", help="Tell the gradient noise scale in every row.")
+    ] = False,
     checkpoint_seconds: Annotated[float, typer.Option(min=0, help="At least so long between checkpoints.")] = 10.0,
 ) -> None:
     """Run what is missing of a sweep: broken runs go on from their checkpoint, finished ones stay."""
@@ -132,6 +135,7 @@ def run(
         workers=workers,
         bf16=bf16,
         compile=compiled,
+        measure_noise=measure_noise,
         checkpoint_seconds=checkpoint_seconds,
     )
 
@@ -148,7 +152,9 @@ def run(
             run_on_ray(folders, machine, cpus=cpus_per_run, gpus=gpus, address=address)
 
     def show(pairs: Sequence[tuple[RunSpec, RunRecord]]) -> None:
-        _print_overview(sweep, pairs, as_json=False)
+        from lrbs_core.report import overview
+
+        tables.print_overview(overview(sweep, pairs))
 
     run_missing(sweep, machine, out, tracking_uri, offline, run_all, show)
 
@@ -271,6 +277,11 @@ def report(
         Path | None, typer.Option(help="Draw accuracy against epochs and updates: a .svg or .png file.")
     ] = None,
     markdown: Markdown = None,
+    baseline: Annotated[str | None, typer.Option(help="The policy to compare with; else the first.")] = None,
+    margin: Annotated[
+        float, typer.Option(help="The difference in test accuracy, in percent, that does not matter to you.")
+    ] = 0.0,
+    target: Annotated[float | None, typer.Option(help="Tell the updates to this test accuracy, in percent.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Policies side by side and each claim beside what was measured, from MLflow."""
@@ -286,13 +297,17 @@ def report(
         say(f"no run of {sweep.name}, as given, is in {store} yet: start it with `lrbs run {sweep_file}`")
         for overrides, count in tracking.overrides_present(client, sweep.name).items():
             say(f"not in this report: {count} run(s) made with {overrides or 'no overrides'}")
-    _print_overview(sweep, pairs, as_json)
+    document = page.overview(sweep, pairs, baseline, margin, target)
+    if as_json:
+        print(json.dumps(document, indent=1))
+    else:
+        tables.print_overview(document)
     if not pairs and (figure or markdown):
         raise ValueError("a figure or page needs at least one run, but the store has none of this sweep")
     if csv is not None:
         results.run_table(pairs).to_csv(csv, index=False)
     if markdown is not None:
-        page.write_section(markdown, page.markdown(page.overview(sweep, pairs)))
+        page.write_section(markdown, page.markdown(document))
     if figure is not None:
         from lrbs_core import figures
 
@@ -304,16 +319,6 @@ def _sweep(
 ) -> Sweep:
     sweep = sweeping.load(path)
     return sweeping.override(sweep, scale=scale, model=model, dataset=dataset, seeds=seeds, data_dir=data_dir)
-
-
-def _print_overview(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]], as_json: bool) -> None:
-    from lrbs_core.report import overview
-
-    document: dict[str, Any] = overview(sweep, pairs)
-    if as_json:
-        print(json.dumps(document, indent=1))
-    else:
-        tables.print_overview(document)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from lrbs_core.specs import RunSpec
 
-__all__ = ["METRICS", "Journal", "Reader", "Row", "RunFolder", "Status", "write_whole"]
+__all__ = ["MEASURED", "METRICS", "Journal", "Reader", "Row", "RunFolder", "Status", "write_whole"]
 
 Status = Literal["running", "finished", "diverged", "stopped", "failed"]
 Row = dict[str, float]
@@ -27,6 +27,8 @@ METRICS = (
     "epoch", "updates", "examples", "train_seconds", "lr", "batch_size", "momentum", "noise_scale", "train_loss",
     "train_accuracy", "test_loss", "test_accuracy", "examples_per_second",
 )  # fmt: skip
+# What it holds too where `Machine.measure_noise` is set; NaN where it could not be told.
+MEASURED = ("gradient_noise_scale", "gradient_noise_scale_error")
 
 
 def write_whole(path: Path, content: bytes) -> None:

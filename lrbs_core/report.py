@@ -15,22 +15,36 @@ from lrbs_core.planning import Phase
 from lrbs_core.results import RunRecord, measure, run_table
 from lrbs_core.schedules import schedule_from_dict
 from lrbs_core.specs import RunSpec
-from lrbs_core.statistics import mean_interval
+from lrbs_core.statistics import Comparison, compare, mean_interval
 from lrbs_core.sweeping import Sweep
+from lrbs_core.targets import TargetMedian, median_to_target, to_target
 
 __all__ = ["markdown", "overview", "range_markdown", "write_section"]
 
 
-def overview(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]]) -> dict[str, Any]:
+def overview(
+    sweep: Sweep,
+    pairs: Sequence[tuple[RunSpec, RunRecord]],
+    baseline: str | None = None,
+    margin: float = 0.0,
+    target: float | None = None,
+) -> dict[str, Any]:
     """The report as one JSON document: policies with mean and 95 % interval over finished runs, claims with verdicts.
+
+    The test accuracy of each policy is compared with that of the `baseline` (else the first), paired by seed, and
+    `margin` is the difference in percent that does not matter (`statistics.compare`). With a `target` accuracy in
+    percent: the updates it took (`targets.median_to_target`). A diverged run leaves its policy without a verdict.
 
     A claim is about the paper's own settings. Of runs made with overrides it is judged only where it compares two
     policies, both run so; a number of its own is shown beside the paper's as one of "other settings".
     """
     table = run_table(pairs)
+    labels = list(dict.fromkeys(spec.label for spec in sweep.runs))
+    baseline = labels[0] if baseline is None else baseline
+    compared = {other.label: other for other in compare(_accuracies(pairs, labels), baseline, margin)}
     overridden = any(spec.overrides for spec in sweep.runs)
     policies = []
-    for label in dict.fromkeys(spec.label for spec in sweep.runs):
+    for label in labels:
         spec = next(spec for spec in sweep.runs if spec.label == label)
         runs = table[table["policy"] == label]
         done = runs[runs["status"] == "finished"]
@@ -44,10 +58,12 @@ def overview(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]]) -> dict[s
                 },
                 "updates": spec.plan().updates,
                 **{
-                    name: _interval(mean_interval(done[name].astype(float).tolist()))
-                    for name in ("test_accuracy", "train_loss", "train_seconds")
+                    name: _plain(mean_interval(done[name].astype(float).tolist()))
+                    for name in ("test_accuracy", "train_loss", "train_seconds", "gradient_noise_scale")
                 },
                 "noise_scale": [_noise_at_end(spec, phase) for phase in spec.plan().phases],
+                "difference": _plain(compared[label]) if label in compared else None,
+                "updates_to_target": None if target is None else _plain(_updates_to(target, pairs, label)),
             }
         )
     claims = []
@@ -61,7 +77,7 @@ def overview(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]]) -> dict[s
                 "where": claim.where,
                 "claim": claim.subject,
                 "expected": claim.expected,
-                "measured": None if measured is None else _interval(measured),
+                "measured": None if measured is None else _plain(measured),
                 "verdict": judged,
             }
         )
@@ -70,17 +86,36 @@ def overview(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]]) -> dict[s
         "sweep": sweep.name,
         "source": sweep.source,
         "overrides": overrides,
+        "baseline": baseline,
+        "margin": margin,
+        "target": target,
         "machines": sorted({record.machine for _, record in pairs if record.machine}),
         "policies": policies,
         "claims": claims,
     }
 
 
+def _accuracies(pairs: Sequence[tuple[RunSpec, RunRecord]], labels: Sequence[str]) -> dict[str, dict[int, float]]:
+    """The final test accuracy by label and seed: of finished runs, and NaN of those that diverged."""
+    found: dict[str, dict[int, float]] = {label: {} for label in labels}
+    for spec, record in pairs:
+        if record.status == "finished":
+            found[spec.label][spec.seed] = record.rows[-1]["test_accuracy"]
+        elif record.status == "diverged":
+            found[spec.label][spec.seed] = math.nan
+    return found
+
+
+def _updates_to(target: float, pairs: Sequence[tuple[RunSpec, RunRecord]], label: str) -> TargetMedian:
+    ended = [record for spec, record in pairs if spec.label == label and record.status in ("finished", "diverged")]
+    return median_to_target([to_target(run.rows, target, "updates", run.status == "diverged") for run in ended])
+
+
 def _noise_at_end(spec: RunSpec, phase: Phase) -> float:
     return round(noise_scale(*spec.policy(math.nextafter(phase.epoch_end, 0)), spec.examples), 6)
 
 
-def _interval(measured: Measured) -> dict[str, float | int | None]:
+def _plain(measured: Measured | Comparison | TargetMedian) -> dict[str, Any]:
     """JSON knows no NaN: a number that is missing is null."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -106,6 +141,13 @@ def markdown(document: dict[str, Any]) -> str:
         accuracy, loss = (_text(policy[name], digits) for name, digits in (("test_accuracy", 2), ("train_loss", 3)))
         unfinished = "".join(f", {count} {name}" for name, count in policy["not_finished"].items())
         lines.append(_line(policy["label"], f"{policy['updates']}", f"{policy['runs']}{unfinished}", accuracy, loss))
+    compared = [policy["difference"] for policy in document["policies"] if policy["difference"]]
+    if compared:
+        margin = f", margin {document['margin']:g} %" if document["margin"] else ""
+        lines += ["", *_table(f"less {document['baseline']}{margin}", "difference, %", "n", "p (Holm)", "verdict")]
+    for other in compared:
+        p = "" if other["p"] is None else f"{other['p']:.2g}"
+        lines.append(_line(other["label"], _text(other, 2), f"{other['n']}", p, other["verdict"]))
     if document["claims"]:
         lines += ["", *_table("where", "claim", "paper", "ours", "n", "verdict")]
     for claim in document["claims"]:

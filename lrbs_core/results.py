@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from lrbs_core.claims import Claim, Measured
-from lrbs_core.journal import METRICS, Row
+from lrbs_core.journal import MEASURED, METRICS, Row
 from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import mean_interval
 
@@ -29,7 +29,8 @@ class RunRecord(Protocol):
 
 def run_table(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
     """One line a run: policy, seed, key, overrides, status, the last row's metrics, the machine."""
-    columns = ["policy", "seed", "key", "overrides", "status", *METRICS, "machine"]
+    metrics = (*METRICS, *MEASURED)
+    columns = ["policy", "seed", "key", "overrides", "status", *metrics, "machine"]
     lines: list[dict[str, Any]] = [
         {
             "policy": spec.label,
@@ -37,7 +38,7 @@ def run_table(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
             "key": spec.key,
             "overrides": " ".join(f"{name}={value}" for name, value in spec.overrides),
             "status": record.status,
-            **{name: record.rows[-1].get(name, math.nan) if record.rows else math.nan for name in METRICS},
+            **{name: record.rows[-1].get(name, math.nan) if record.rows else math.nan for name in metrics},
             "machine": record.machine,
         }
         for spec, record in pairs
@@ -49,7 +50,7 @@ def run_table(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
 def curves(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
     """One line a row of a run: policy, seed, row and every metric."""
     lines = [{"policy": spec.label, "seed": spec.seed, **row} for spec, record in pairs for row in record.rows]
-    return pd.DataFrame(lines, columns=["policy", "seed", "row", *METRICS])
+    return pd.DataFrame(lines, columns=["policy", "seed", "row", *METRICS, *MEASURED])
 
 
 def measure(table: pd.DataFrame, claim: Claim) -> Measured | None:

@@ -232,6 +232,7 @@ class Machine:
     - `micro_batch`: most examples in one forward/backward; None: 128 on a CPU (its cache), 2048 on a GPU.
     - `threads`: CPU threads of a run. `workers`: processes that read a streamed image folder; 0: the run itself does.
     - `bf16`: autocast to bfloat16. `compile`: torch.compile.
+    - `measure_noise`: whether rows tell the gradient noise scale (`noise.gradient_noise`).
     - `checkpoint_seconds`: at least so long between two checkpoints.
     """
 
@@ -242,4 +243,5 @@ class Machine:
     workers: int = 0
     bf16: bool = False
     compile: bool = False
+    measure_noise: bool = False
     checkpoint_seconds: float = 10.0

@@ -113,7 +113,9 @@ def print_overview(document: dict[str, Any]) -> None:
     """The report as tables: policies, then claims."""
     console = Console(highlight=False)
     console.print(f"[bold]{document['sweep']}[/bold]{_small_version(document['overrides'])}", soft_wrap=True)
-    table = _table("policy", "runs", "updates", "test accuracy %", "train seconds", "noise scale")
+    noise_measured = any(policy["gradient_noise_scale"]["mean"] is not None for policy in document["policies"])
+    columns = ("policy", "runs", "updates", "test accuracy %", "train seconds", "noise scale")
+    table = _table(*columns, *(["gradient noise scale"] if noise_measured else []))
     for policy in document["policies"]:
         unfinished = ", ".join(f"{count} {name}" for name, count in policy["not_finished"].items())
         table.add_row(
@@ -125,11 +127,14 @@ def print_overview(document: dict[str, Any]) -> None:
             " → ".join(
                 f"{value:.3g}" for value in dict.fromkeys([*policy["noise_scale"][:1], *policy["noise_scale"][-1:]])
             ),
+            *([_interval(policy["gradient_noise_scale"], 0)] if noise_measured else []),
         )
     console.print(table)
     console.print(
         "mean ± half of the 95 % interval (Student's t) over seeds; noise scale at the end of first and last phase"
+        + ("; gradient noise scale, in examples, as measured at the end" if noise_measured else "")
     )
+    _print_comparisons(console, document)
     if document["claims"]:
         console.print(f"\nClaims of {escape(document['source'])}", soft_wrap=True)
         claims = _table("where", "claim", "expected", "measured", "verdict", left=2)
@@ -139,6 +144,36 @@ def print_overview(document: dict[str, Any]) -> None:
                 *map(escape, (claim["where"], claim["claim"], claim["expected"], measured, claim["verdict"]))
             )
         console.print(claims)
+
+
+def _print_comparisons(console: Console, document: dict[str, Any]) -> None:
+    """Each policy against the baseline, and what it took to the target."""
+    compared = [policy["difference"] for policy in document["policies"] if policy["difference"]]
+    if compared:
+        margin = f" (margin {document['margin']:g} %)" if document["margin"] else ""
+        console.print(f"\nTest accuracy less that of {escape(document['baseline'])}, by seed{margin}", soft_wrap=True)
+        table = _table("policy", "pairs", "difference %", "p", "verdict", "more seeds to settle it")
+        for other in compared:
+            p = "-" if other["p"] is None else f"{other['p']:.2g}"
+            more = "-" if other["more_seeds"] is None else f"{other['more_seeds']}"
+            table.add_row(escape(other["label"]), f"{other['n']}", _interval(other, 2), p, other["verdict"], more)
+        console.print(table)
+        console.print("p of the paired t-test, corrected for the number of policies (Holm)")
+    if document["target"] is not None:
+        table = _table("policy", f"updates to {document['target']:g} %", "95 % interval", "reached")
+        for policy in document["policies"]:
+            took = policy["updates_to_target"]
+            median, low, high = (
+                "-" if took[name] is None else f"{took[name]:,.0f}" for name in ("median", "low", "high")
+            )
+            table.add_row(
+                escape(policy["label"]),
+                median,
+                f"{low} to {high}" if median != "-" else "-",
+                f"{took['reached']}/{took['n']}",
+            )
+        console.print("\nMedian over seeds (Kaplan and Meier: a run that does not get there counts as taking longer)")
+        console.print(table)
 
 
 def range_document(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]]) -> dict[str, Any]:

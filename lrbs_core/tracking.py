@@ -31,7 +31,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
-from lrbs_core.journal import METRICS, Reader, Row, RunFolder, Status
+from lrbs_core.journal import MEASURED, METRICS, Reader, Row, RunFolder, Status
 from lrbs_core.specs import RunSpec
 
 __all__ = ["DEFAULT_STORE", "Delivery", "Record", "connect", "final_keys", "read", "tell_parents", "without_password"]
@@ -147,12 +147,12 @@ def _children(client: MlflowClient, sweep: str) -> dict[str, Run]:
 def _rows_of(client: MlflowClient, run: Run) -> list[Row]:
     with tempfile.TemporaryDirectory() as scratch:
         text = Path(client.download_artifacts(run.info.run_id, "rows.csv", scratch)).read_text()
-    return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
+    return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(io.StringIO(text))]
 
 
 def _history(client: MlflowClient, run: Run) -> list[Row]:
     rows: dict[int, Row] = {}
-    for name in METRICS:
+    for name in (*METRICS, *MEASURED):
         for point in client.get_metric_history(run.info.run_id, name):
             rows.setdefault(point.step, {"row": point.step, "time_ms": point.timestamp})[name] = point.value
     return [rows[step] for step in sorted(rows) if rows[step].keys() >= set(METRICS)]
@@ -268,13 +268,15 @@ class Delivery:
         points = [
             Metric(name, float(row[name]), int(row["time_ms"]), int(row["row"]))
             for row in reader.rows[sent.rows :]
-            for name in METRICS
+            for name in (*METRICS, *MEASURED)
+            if name in row
         ]
         for first in range(0, len(points), POINTS_A_CALL):
             self.client.log_batch(sent.run_id, metrics=points[first : first + POINTS_A_CALL])
         sent.rows = len(reader.rows)
         if status in ENDS:
-            self.client.log_text(sent.run_id, _csv(["row", "time_ms", *METRICS], reader.rows), "rows.csv")
+            measured = [name for name in MEASURED if any(name in row for row in reader.rows)]
+            self.client.log_text(sent.run_id, _csv(["row", "time_ms", *METRICS, *measured], reader.rows), "rows.csv")
         tags = {"lrbs.status": status, "lrbs.machine": reader.machine}
         if status == "failed":
             tags["lrbs.error"] = reader.note[-4000:]

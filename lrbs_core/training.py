@@ -19,8 +19,9 @@ from torch.nn import functional
 
 from lrbs_core import models, optimizers
 from lrbs_core.data import Dataset, Stream, load
-from lrbs_core.journal import Row, Status, write_whole
+from lrbs_core.journal import MEASURED, Row, Status, write_whole
 from lrbs_core.noise import noise_scale
+from lrbs_core.noise_meter import NoiseMeter
 from lrbs_core.planning import Update, micro_batches
 from lrbs_core.schedules import exactly
 from lrbs_core.specs import Machine, RunSpec
@@ -30,6 +31,9 @@ __all__ = ["describe", "device_of", "gpus_here", "prepare", "train"]
 
 # Reading the loss waits for a GPU to catch up, so it is looked at once in so many updates.
 UPDATES_A_LOOK = 16
+
+# Small parts are slow: for the noise scale, a batch that is one micro-batch is cut only once in so many updates.
+UPDATES_A_CUT, PARTS = 16, 8
 
 
 def device_of(machine: Machine) -> torch.device:
@@ -202,6 +206,7 @@ class _Run:
             trust_coefficient=spec.trust_coefficient,
             decay_batch_norm=spec.decay_batch_norm,
         )
+        self.meter = NoiseMeter(self.model.parameters(), spec.examples) if machine.measure_noise else None
         self.rows: list[Row] = []
         self.updates, self.examples, self.seconds = 0, 0, 0.0
         # Since the last row: the sum of losses and the number of correct answers [2], on the device.
@@ -209,8 +214,11 @@ class _Run:
 
     def requests(self, update: Update) -> Iterator[tuple[int, int]]:
         """The micro-batches of an update, as (start, size) in the stream of examples."""
-        start = update.start
-        for size in micro_batches(update.size, self.limit, self.spec.ghost_size):
+        start, ghost_size = update.start, self.spec.ghost_size
+        sizes = micro_batches(update.size, self.limit, ghost_size)
+        if self.meter is not None and len(sizes) == 1 and update.number % UPDATES_A_CUT == 0:
+            sizes = micro_batches(update.size, max(ghost_size or 1, update.size // PARTS), ghost_size)
+        for size in sizes:
             yield start, size
             start += size
 
@@ -230,7 +238,11 @@ class _Run:
             logits = self._logits(images)
             loss = functional.cross_entropy(logits, labels, reduction="sum")
             (loss / update.size).backward()  # type: ignore[no-untyped-call]
+            if self.meter is not None:
+                self.meter.part(size / update.size)
             self._count(self.tally, logits, loss, labels)
+        if self.meter is not None:
+            self.meter.end(update.size)
         self.optimizer.step()
         self.updates += 1
         self.examples += update.size
@@ -274,6 +286,8 @@ class _Run:
             "test_accuracy": test_accuracy,
             "examples_per_second": seen / (self.seconds - before["train_seconds"]),
         }
+        if self.meter is not None:
+            row |= zip(MEASURED, self.meter.reading(), strict=True)
         if number <= len(journalled):
             row = journalled[number - 1]
             self.seconds = row["train_seconds"]
@@ -311,6 +325,7 @@ class _Run:
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "tally": self.tally,
+            "noise": None if self.meter is None else self.meter.moments,
             "rows": self.rows,
             "updates": self.updates,
             "examples": self.examples,
@@ -333,5 +348,7 @@ class _Run:
         if state["cuda_random"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_random"], self.device)
         self.tally.copy_(state["tally"])
+        if self.meter is not None and state.get("noise") is not None:
+            self.meter.moments.copy_(state["noise"])
         self.rows, self.updates = state["rows"], state["updates"]
         self.examples, self.seconds = state["examples"], state["seconds"]

@@ -14,10 +14,13 @@ GROUPS = {
         "__init__ claims journal noise planning policies range_test schedules specs sweeping version",
         "altair mlflow optuna pandas ray rich scipy sklearn streamlit torch torchvision typer vl_convert",
     ),
-    "torch": ("data decoding lars models norm optimizers streaming training", "altair mlflow optuna pandas ray typer"),
+    "torch": (
+        "data decoding lars models noise_meter norm optimizers streaming training",
+        "altair mlflow optuna pandas ray typer",
+    ),
     "mlflow": ("tracking", "altair optuna ray torch typer"),
     "ray": ("cluster", "altair mlflow typer"),
-    "pandas": ("figures report results statistics", "mlflow optuna ray torch typer"),
+    "pandas": ("figures report results statistics targets", "mlflow optuna ray torch typer"),
     # Where the groups meet: a command loads what it needs, so that `lrbs plan` and `lrbs --help` wait for none of it.
     "edge": ("cli launching options progress tables", "altair mlflow optuna pandas ray scipy sklearn torch"),
 }

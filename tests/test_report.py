@@ -144,3 +144,64 @@ def test_the_page_of_a_range_test_has_its_bounds_its_seeds_and_the_schedule():
     ):
         assert line in page
     assert "lr from 0.001 to 3 by factors over 4 epochs, batch size 16, momentum 0.9." in range_markdown(document)
+
+
+def test_a_measured_noise_scale_is_shown_where_there_is_one(capsys):
+    sweep = made_sweep()
+    pairs = [
+        (spec, record._replace(rows=[record.rows[0] | {"gradient_noise_scale": 200.0 + spec.seed}]))
+        for spec, record in records(sweep, labels=("growing",))
+    ]
+    document = overview(sweep, pairs)
+    assert [policy["gradient_noise_scale"]["mean"] for policy in document["policies"]] == [None, 201.0]
+    print_overview(document)
+    assert "201 ± 2" in capsys.readouterr().out
+    print_overview(overview(sweep, records(sweep)))
+    assert "gradient" not in capsys.readouterr().out
+
+
+def test_policies_are_compared_with_the_baseline_by_seed(capsys):
+    sweep = made_sweep()
+    document = overview(sweep, records(sweep), margin=1.0)
+    first, second = document["policies"]
+    assert (document["baseline"], first["difference"]) == ("decaying", None)
+    differences = np.subtract(ACCURACIES["growing"], ACCURACIES["decaying"])
+    test = stats.ttest_1samp(differences, 0.0)
+    shown = second["difference"]
+    low, high = test.confidence_interval()
+    assert [shown[name] for name in ("n", "mean", "low", "high", "p")] == pytest.approx(
+        [3, differences.mean(), low, high, test.pvalue]
+    )
+    assert shown["verdict"] == "equivalent"
+    print_overview(document)
+    half = (high - low) / 2
+    assert f"{differences.mean():.2f} ± {half:.2f}" in capsys.readouterr().out
+    assert "| less decaying, margin 1 % | difference, % | n | p (Holm) | verdict |" in markdown(document).splitlines()
+    assert overview(sweep, records(sweep), baseline="growing")["policies"][1]["difference"] is None
+    with pytest.raises(ValueError, match="baseline must be one of 'decaying', 'growing', but got 'other'"):
+        overview(sweep, records(sweep), baseline="other")
+
+
+def test_a_diverged_run_leaves_its_policy_without_a_verdict():
+    sweep = made_sweep()
+    pairs = records(sweep)
+    pairs[-1] = (pairs[-1][0], pairs[-1][1]._replace(status="diverged"))
+    difference = overview(sweep, pairs, margin=5.0)["policies"][1]["difference"]
+    assert (difference["verdict"], difference["mean"], difference["p"]) == ("not enough runs", None, None)
+
+
+def test_the_updates_to_a_target_keep_the_runs_that_do_not_get_there(capsys):
+    sweep = made_sweep()
+    runs = {"decaying": [(50, 95.0), (30, 95.0), (40, 95.0)], "growing": [(20, 95.0), (90, 80.0), (90, 80.0)]}
+    pairs = [
+        (spec, Record(spec.key, "finished", "", [made_row(1, 10.0), made_row(2, accuracy) | {"updates": updates}]))
+        for spec in sweep.runs
+        for updates, accuracy in [runs[spec.label][spec.seed]]
+    ]
+    document = overview(sweep, pairs, target=90.0)
+    first, second = (policy["updates_to_target"] for policy in document["policies"])
+    assert (first["median"], first["reached"], first["n"]) == (40, 3, 3)
+    assert (second["median"], second["reached"], second["n"]) == (None, 1, 3)
+    print_overview(document)
+    assert "updates to 90 %" in capsys.readouterr().out
+    assert overview(sweep, pairs)["policies"][0]["updates_to_target"] is None

@@ -1,9 +1,35 @@
 import math
 
+import numpy as np
 import pytest
-from scipy import stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import integrate, stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import ttost_paired
 
-from lrbs_core.statistics import mean_interval
+from lrbs_core.statistics import (
+    bootstrap_interval,
+    compare,
+    difference_p,
+    equivalence_p,
+    holm,
+    judge,
+    mean_interval,
+    more_pairs,
+    paired_differences,
+    pairs_for_power,
+)
+
+# Student 1908, table of hours of sleep gained with each of two drugs by ten patients (`sleep` in R).
+FIRST = dict(enumerate([0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]))
+SECOND = dict(enumerate([1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]))
+SLEEP = paired_differences(SECOND, FIRST)
+
+# Accuracies in percent, told to a hundredth.
+accuracies = st.integers(0, 10_000).map(lambda hundredths: hundredths / 100)
+runs = st.dictionaries(st.integers(0, 9), accuracies, min_size=2)
 
 
 def test_a_worked_example():
@@ -15,23 +41,207 @@ def test_a_worked_example():
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says():
-    draws = stats.norm(5, 2).rvs((4000, 4), random_state=1)
+    draws = stats.norm(5, 2).rvs((2000, 4), random_state=1)
     covered = sum(low <= 5 <= high for _, low, high, _ in map(mean_interval, draws.tolist()))
-    assert stats.binomtest(covered, 4000, 0.95).pvalue > 0.001
+    assert stats.binomtest(covered, 2000, 0.95).pvalue > 0.001
 
 
-def test_one_value_has_no_interval_and_none_no_mean():
-    one, none = mean_interval([3.0]), mean_interval([])
-    assert (one.mean, one.n) == (3.0, 1)
-    assert math.isnan(one.low)
-    assert math.isnan(one.high)
-    assert math.isnan(none.mean)
-    assert none.n == 0
+@pytest.mark.parametrize("interval", [mean_interval, bootstrap_interval])
+def test_one_or_missing_values_have_no_interval_none_no_mean_and_equal_ones_one_of_no_width(interval):
+    assert interval([3.0]) == pytest.approx((3.0, math.nan, math.nan, 1), nan_ok=True)
+    assert interval([]) == pytest.approx((math.nan, math.nan, math.nan, 0), nan_ok=True)
+    assert interval([1.0, math.nan, 2.0]) == pytest.approx((math.nan, math.nan, math.nan, 3), nan_ok=True)
+    assert interval([1.0, math.inf, 2.0]) == pytest.approx((math.inf, math.nan, math.nan, 3), nan_ok=True)
+    assert interval([80_000.0] * 3) == (80_000, 80_000, 80_000, 3)
 
 
-def test_equal_values_have_an_interval_of_no_width():
-    assert mean_interval([80_000.0] * 3) == (80_000, 80_000, 80_000, 3)
+def test_a_bootstrap_interval_is_that_of_t_for_many_normal_values_and_leans_to_the_tail_of_few_skewed_ones():
+    normal = stats.norm(5, 2).rvs(200, random_state=1).tolist()
+    assert bootstrap_interval(normal) == pytest.approx(mean_interval(normal), abs=0.05)
+    # An exponential's mean is rather above than below what was seen: its tail is to the right.
+    mean, low, high, _ = bootstrap_interval(stats.expon.rvs(size=30, random_state=1).tolist())
+    assert 1.1 < (high - mean) / (mean - low) < 2
 
 
-def test_a_missing_number_stays_missing():
-    assert math.isnan(mean_interval([1.0, math.nan, 2.0]).mean)
+def test_a_bootstrap_interval_is_the_same_at_every_call_and_in_any_order():
+    values = [1.3, 2.1, 4.7, 8.2, 9.6, 11.9, 12.4]
+    assert bootstrap_interval(values) == bootstrap_interval(values[::-1])
+    assert bootstrap_interval(values).low != bootstrap_interval(values, seed=1).low
+    assert 1.3 <= bootstrap_interval(values).low < bootstrap_interval(values, confidence=0.5).low
+
+
+def test_differences_are_of_the_seeds_that_both_have():
+    assert paired_differences({3: 1.0, 1: 5.0, 7: 2.0}, {1: 4.0, 2: 9.0, 3: 3.0}) == [1.0, -2.0]
+    assert paired_differences({1: 1.0}, {2: 1.0}) == []
+    assert paired_differences({1: 0.1 + 0.2, 2: 0.3}, {1: 0.3, 2: 0.1 + 0.2}) == [0.0, 0.0]
+    assert paired_differences({1: 1e-6, 2: 3e-6}, {1: 2e-6, 2: 2e-6}) == pytest.approx([-1e-6, 1e-6], rel=1e-9)
+
+
+def test_the_paired_t_test_of_student():
+    # R's t.test(extra ~ group, paired): p = 0.002833, interval 0.7001142 to 2.4598858, mean 1.58.
+    assert difference_p(SLEEP) == pytest.approx(0.002833, abs=5e-7)
+    assert mean_interval(SLEEP) == pytest.approx((1.58, 0.7001142, 2.4598858, 10), abs=1e-7)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5, 1.58, 2.0, 3.0])
+def test_two_one_sided_tests_are_those_of_statsmodels_and_say_what_the_interval_says(margin):
+    p = equivalence_p(SLEEP, margin)
+    expected, *_ = ttost_paired(np.array([*SECOND.values()]), np.array([*FIRST.values()]), -margin, margin)
+    assert p == pytest.approx(expected, rel=1e-9)
+    assert equivalence_p([-difference for difference in SLEEP], margin) == pytest.approx(p, rel=1e-12)
+    for alpha in (0.01, 0.05, 0.2):
+        _, low, high, _ = mean_interval(SLEEP, 1 - 2 * alpha)
+        assert (p <= alpha) == (-margin <= low and high <= margin)
+
+
+def test_two_one_sided_tests_err_no_oftener_than_they_say_at_the_edge_of_the_margin():
+    draws = stats.norm(0.5, 0.2).rvs((1000, 5), random_state=2).tolist()
+    wrong = sum(equivalence_p(differences, margin=0.5) <= 0.05 for differences in draws)
+    assert stats.binomtest(wrong, 1000, 0.05).pvalue > 0.001
+
+
+@pytest.mark.parametrize(
+    ("differences", "margin", "p", "p_equivalence"),
+    [([0.3, 0.3], 0.5, 0, 0), ([0.3, 0.3], 0.3, 0, 1), ([-0.7] * 3, 0.5, 0, 1), ([0.0, 0.0], 0.5, 1, 0),
+     ([0.0, 0.0], 0.0, 1, 1), ([0.3], 0.5, math.nan, math.nan), ([], 0.5, math.nan, math.nan),
+     ([0.3, math.nan], 0.5, math.nan, math.nan), ([0.3, math.inf, 0.2], 0.5, math.nan, math.nan)],
+)  # fmt: skip
+def test_equal_differences_leave_no_doubt_and_too_few_or_missing_ones_tell_nothing(
+    differences, margin, p, p_equivalence
+):
+    found = (difference_p(differences), equivalence_p(differences, margin))
+    assert found == pytest.approx((p, p_equivalence), nan_ok=True, abs=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_is_that_of_statsmodels(p_values):
+    assert holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]))
+
+
+def test_a_test_that_could_not_be_made_counts_as_one():
+    assert holm([0.01, math.nan, 0.02]) == pytest.approx([0.03, math.nan, 0.04], nan_ok=True)
+
+
+def test_holm_keeps_the_chance_of_any_false_rejection():
+    # Six policies of no difference against one baseline: their p-values go together, as they share it.
+    rng = np.random.default_rng(3)
+    differences = rng.normal(size=(2000, 6, 5)) - rng.normal(size=(2000, 1, 5))
+    p_values = stats.ttest_1samp(differences, 0, axis=2).pvalue
+    wrong, uncorrected = (sum(min(p) <= 0.05 for p in table) for table in (map(holm, p_values), p_values))
+    assert stats.binomtest(wrong, 2000, 0.05, alternative="greater").pvalue > 0.001
+    assert uncorrected > 300
+
+
+@pytest.mark.parametrize(
+    ("p", "p_equivalence", "expected"),
+    [(0.01, 0.01, "equivalent"), (0.06, 0.05, "equivalent"), (0.05, 0.06, "different"),
+     (0.06, 0.06, "not enough runs"), (math.nan, math.nan, "not enough runs")],
+)  # fmt: skip
+def test_verdicts(p, p_equivalence, expected):
+    assert judge(p, p_equivalence) == expected
+
+
+def of_moments(mean, deviation, n):
+    """n differences of just this mean and standard deviation."""
+    line = np.arange(n) - (n - 1) / 2
+    return (mean + deviation * line / line.std(ddof=1)).tolist()
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.1, -0.45, 0.5, 1.5])
+@pytest.mark.parametrize("alpha", [0.05, 0.01])
+def test_so_many_more_pairs_settle_it_and_one_fewer_does_not(mean, alpha):
+    def verdict(n):
+        differences = of_moments(mean, 0.8, n)
+        return judge(difference_p(differences), equivalence_p(differences, 0.5), alpha)
+
+    more = more_pairs(of_moments(mean, 0.8, 3), 0.5, alpha)
+    assert more > 0
+    assert verdict(3 + more) == ("equivalent" if abs(mean) < 0.25 else "different")
+    assert verdict(3 + more - 1) == "not enough runs"
+
+
+def test_what_is_settled_wants_no_more_pairs_and_what_cannot_be_told_has_no_number():
+    assert more_pairs([0.1, 0.1, 0.1], margin=0.5) == more_pairs(of_moments(3.0, 0.1, 4), margin=0.5) == 0
+    assert more_pairs(of_moments(0.0, 1.0, 3), margin=0.0) is None
+    assert more_pairs(of_moments(0.0, 1.0, 3), margin=0.001) is None
+    assert more_pairs([0.1], 0.5) is more_pairs([], 0.5) is more_pairs([0.1, math.nan], 0.5) is None
+
+
+@pytest.mark.parametrize("mean", [0.5, -1.0, 0.1, 5.0])
+def test_pairs_for_a_difference_are_those_of_statsmodels(mean):
+    # d = 0.5, alpha = 0.05 and power 0.8 want 34 pairs, as any table of the t-test has it.
+    expected = TTestPower().solve_power(abs(mean), alpha=0.05, power=0.8)
+    assert pairs_for_power(mean, 1.0, margin=0.0) == math.ceil(expected)
+
+
+def exact_power(mean, margin, n):
+    """Of both one-sided tests at 0.05 and deviation 1: over the chi distribution of s."""
+    t, chi, root = stats.t.ppf(0.95, n - 1), stats.chi(n - 1, scale=1 / math.sqrt(n - 1)), math.sqrt(n)
+
+    def share(s):
+        reach = margin - t * s / root
+        inside = stats.norm.cdf((reach - mean) * root) - stats.norm.cdf((-reach - mean) * root)
+        return chi.pdf(s) * max(inside, 0)
+
+    return integrate.quad(share, 0, margin * root / t)[0]
+
+
+@pytest.mark.parametrize(("mean", "margin"), [(0.0, 0.5), (0.1, 0.5), (-0.2, 1.0), (0.0, 2.0)])
+def test_pairs_for_equivalence_have_the_power_that_was_asked(mean, margin):
+    n = pairs_for_power(mean, 1.0, margin)
+    assert exact_power(mean, margin, n) >= 0.8 > exact_power(mean, margin, n - 1)
+
+
+def test_no_number_of_pairs_finds_what_is_not_there_and_two_find_what_is_plain():
+    assert pairs_for_power(0.0, 1.0, margin=0.0) is None
+    assert pairs_for_power(0.0, 1e-9, margin=1.0) == pairs_for_power(1e9, 1.0, margin=1.0) == 2
+
+
+def test_a_table_corrects_for_its_policies():
+    values = {"fast": SECOND, "decay": FIRST, "same": {seed: value + 0.1 * (seed % 2) for seed, value in FIRST.items()}}
+    fast, same = compare(values, baseline="decay", margin=0.5)
+    assert (fast.label, fast.n, fast.verdict, fast.more_seeds) == ("fast", 10, "different", 0)
+    assert fast[2:5] == pytest.approx(mean_interval(SLEEP)[:3])
+    assert fast.p == pytest.approx(2 * 0.002833, abs=1e-6)
+    assert (same.verdict, same.p_equivalence < 1e-6) == ("equivalent", True)
+
+
+def test_a_policy_of_too_few_seeds_is_shown_and_has_no_verdict():
+    one, none, lost = compare(
+        {"decay": FIRST, "one": {0: 3.0}, "none": {}, "lost": {0: 1.0, 1: math.nan}}, "decay", margin=0.5
+    )
+    assert [(row.n, row.verdict, row.more_seeds) for row in (one, none, lost)] == [
+        (1, "not enough runs", None), (0, "not enough runs", None), (2, "not enough runs", None)
+    ]  # fmt: skip
+    assert one.mean == pytest.approx(2.3)
+    assert all(map(math.isnan, (one.low, none.mean, lost.mean, one.p, none.p_equivalence)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(runs, runs, runs, st.floats(0.01, 5), st.randoms(use_true_random=False))
+def test_a_table_is_the_same_in_any_order_and_on_any_floor(baseline, first, second, margin, random):
+    values = {"baseline": baseline, "first": first, "second": second}
+    table = compare(values, "baseline", margin)
+    shuffled = {label: dict(random.sample([*of.items()], len(of))) for label, of in values.items()}
+    assert repr(compare(shuffled, "baseline", margin)) == repr(table)
+    raised = {label: {seed: value + 17 for seed, value in of.items()} for label, of in values.items()}
+    for row, other in zip(table, compare(raised, "baseline", margin), strict=True):
+        assert row[:1] + row[7:] == other[:1] + other[7:]
+        assert row[1:7] == pytest.approx(other[1:7], nan_ok=True, rel=1e-6, abs=1e-9)
+        assert (row.more_seeds == 0) == (row.verdict != "not enough runs")
+    assert all(row.verdict != "equivalent" for row in compare(values, "baseline", 0.0))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"baseline": "nobody"}, "baseline must be one of 'a', but got 'nobody'"), ({"margin": -0.1}, "margin=-0.1"),
+     ({"margin": math.nan}, "0 <= margin"), ({"margin": math.inf}, "margin < inf"), ({"alpha": 0.5}, "alpha=0.5")],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        compare({"a": {1: 1.0}}, **({"baseline": "a", "margin": 0.1} | wrong))
+    with pytest.raises(ValueError, match="0 < deviation < inf and 0 < power < 1 must hold"):
+        pairs_for_power(0.0, 1.0, margin=0.5, power=1.0)
+    with pytest.raises(ValueError, match=r"but got deviation=0\.0"):
+        pairs_for_power(0.0, 0.0, margin=0.5)

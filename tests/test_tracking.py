@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
 from lrbs_core import tracking
-from lrbs_core.journal import METRICS, Journal
+from lrbs_core.journal import MEASURED, METRICS, Journal
 
 
 @pytest.fixture(scope="module")
@@ -254,3 +254,14 @@ def test_an_unreachable_store_is_one_line_without_the_password(uri, says, monkey
     assert says in str(error.value)
     assert "\n" not in str(error.value)
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("status", ["finished", "running"])
+def test_a_measured_noise_scale_is_told_and_read_back_where_a_row_has_it(client, sweep, tmp_path, status):
+    rows = [made_row(1), made_row(2) | dict.fromkeys(MEASURED, 7.5)]  # measured from the second row on
+    folder = made_run(tmp_path, made_spec(), rows, status=status, sweep=sweep)
+    deliver(client, folder)
+    (run,) = children(client, sweep)
+    told = client.get_metric_history(run.info.run_id, "gradient_noise_scale")
+    assert [(point.step, point.value) for point in told] == [(2, 7.5)]
+    assert tracking.read(client, sweep, [folder.spec.key])[folder.spec.key].rows == rows

@@ -97,7 +97,7 @@ def test_report_gives_the_journals_numbers(sweep, tmp_path):
     assert "<svg" in (tmp_path / "t.svg").read_text()
 
 
-def test_an_overridden_run_is_another_run_and_never_judged(sweep, tmp_path):
+def test_an_overridden_run_is_another_run_whose_numbers_are_not_the_papers(sweep, tmp_path):
     small = ("--scale", 0.5, "--model", "mlp", "--seeds", 1)
     refused = lrbs("run", sweep, *small, "--serial", cwd=tmp_path)
     assert refused.returncode == 2
@@ -110,7 +110,7 @@ def test_an_overridden_run_is_another_run_and_never_judged(sweep, tmp_path):
     report = document(lrbs("report", sweep, *small, "--json", cwd=tmp_path))
     assert report["overrides"] == {"scale": "0.5"}
     assert report["claims"][0]["measured"]["n"] == 1
-    assert report["claims"][0]["verdict"] == "not run"
+    assert report["claims"][0]["verdict"] == "other settings"
     whole = lrbs("report", sweep, cwd=tmp_path)
     assert "2 run(s) made with scale=0.5" in whole.stderr
 
@@ -208,7 +208,7 @@ PICTURES = {"dataset": "imagefolder:pictures", "examples": 40}
         (
             {},
             ["--dataset", "mnist"],
-            "dataset must be one of digits, cifar10, cifar100 or imagefolder:NAME, but got 'mnist'",
+            "dataset must be one of digits, cifar10, cifar100, imagenet or imagefolder:NAME, but got 'mnist'",
         ),
         ({}, ["--scale", "0"], "scale > 0 must hold"),
         ({}, ["--device", "abacus"], "device must be auto, cpu, cuda"),

@@ -7,6 +7,7 @@ input (one clear line). Heavy libraries are imported by the command that needs t
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -72,7 +73,7 @@ def plan(
     examples_per_second: Annotated[
         float | None, typer.Option(help="For the hours; else what earlier runs in --out measured.")
     ] = None,
-    figure: Annotated[Path | None, typer.Option(help="Draw lr and batch size by epoch: a .svg or .png file.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw the policies by epoch: a .svg or .png file.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Updates, batch sizes, noise scale and hours of every run, before anything is spent."""
@@ -277,6 +278,7 @@ def report(
         Path | None, typer.Option(help="Draw accuracy against epochs and updates: a .svg or .png file.")
     ] = None,
     markdown: Markdown = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report with its figures to this file.")] = None,
     baseline: Annotated[str | None, typer.Option(help="The policy to compare with; else the first.")] = None,
     margin: Annotated[
         float, typer.Option(help="The difference in test accuracy, in percent, that does not matter to you.")
@@ -302,16 +304,23 @@ def report(
         print(json.dumps(document, indent=1))
     else:
         tables.print_overview(document)
-    if not pairs and (figure or markdown):
+    if not pairs and (figure or markdown or html):
         raise ValueError("a figure or page needs at least one run, but the store has none of this sweep")
     if csv is not None:
         results.run_table(pairs).to_csv(csv, index=False)
     if markdown is not None:
         page.write_section(markdown, page.markdown(document))
+    if html is not None:
+        from lrbs_core.html import html as html_of
+
+        text = html_of(sweep, pairs, document, _commit(sweep_file))
+        html.write_text(text)
+        tracking.tell_parents(client, sweep.name, [spec.key for spec, _ in pairs], {}, {"report.html": text})
     if figure is not None:
         from lrbs_core import figures
 
-        figures.save(figures.accuracy_chart(figures.accuracy_numbers(pairs)), figure)
+        labels = list(dict.fromkeys(spec.label for spec in sweep.runs))
+        figures.save(figures.accuracy_chart(figures.accuracy_numbers(pairs), labels), figure)
 
 
 def _sweep(
@@ -319,6 +328,17 @@ def _sweep(
 ) -> Sweep:
     sweep = sweeping.load(path)
     return sweeping.override(sweep, scale=scale, model=model, dataset=dataset, seeds=seeds, data_dir=data_dir)
+
+
+def _commit(sweep_file: Path) -> str:
+    """The git commit of the sweep's folder, with a + where files of it have changed since; empty outside git."""
+    git = ["git", "-C", str(sweep_file.resolve().parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit.stdout.strip() + ("+" if changed.stdout else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

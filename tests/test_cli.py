@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from made import command, document, journal_rows, kill_at_row, lrbs, unclocked, write_sweep
@@ -80,7 +81,8 @@ def test_offline_needs_neither_ray_nor_mlflow_and_sync_delivers_it(sweep, tmp_pa
 
 def test_report_gives_the_journals_numbers(sweep, tmp_path):
     assert lrbs("run", sweep, "--serial", cwd=tmp_path).returncode == 0
-    report = document(lrbs("report", sweep, "--json", "--csv", "t.csv", "--figure", "t.svg", cwd=tmp_path))
+    files = ("--csv", "t.csv", "--figure", "t.svg", "--html", "t.html", "--markdown", "T.md")
+    report = document(lrbs("report", sweep, "--json", *files, cwd=tmp_path))
     last = {key: rows[-1] for key, rows in journal_rows(tmp_path).items()}
     for policy in report["policies"]:
         keys = [
@@ -95,6 +97,12 @@ def test_report_gives_the_journals_numbers(sweep, tmp_path):
     assert report["claims"][0]["verdict"] == "reproduced"
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 5
     assert "<svg" in (tmp_path / "t.svg").read_text()
+    assert "## tiny" in (tmp_path / "T.md").read_text()
+    # The page also opens from the launch, in MLflow.
+    client, runs = children(tmp_path)
+    stored = client.download_artifacts(runs[0].data.tags["mlflow.parentRunId"], "report.html", tmp_path)
+    assert Path(stored).read_text() == (tmp_path / "t.html").read_text()
+    assert f"{report['policies'][0]['test_accuracy']['mean']:.2f}" in Path(stored).read_text()
 
 
 def test_an_overridden_run_is_another_run_whose_numbers_are_not_the_papers(sweep, tmp_path):

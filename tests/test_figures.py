@@ -1,10 +1,20 @@
-import dataclasses
+"""What the figures show: numbers against known truths. How they are drawn: tests/test_figures_drawn.py."""
 
+import dataclasses
+import math
+
+import pandas as pd
 import pytest
 from made import made_row, made_spec
 
-from lrbs_core import Policy, Steps, figures
+from lrbs_core import Policy, Steps, figures, one_cycle
+from lrbs_core.schedules import Constant, Cosine, ExpRange, Linear, Piecewise, Stages, Triangular, Triangular2, Warmup
 from lrbs_core.tracking import Record
+
+
+def pair(label, seed, rows, status="finished"):
+    spec = made_spec(label, seed)
+    return spec, Record(spec.key, status, "", rows)
 
 
 @pytest.fixture
@@ -16,47 +26,178 @@ def specs():
     ]
 
 
-@pytest.fixture
-def pairs(specs):
-    return [
-        (spec, Record(spec.key, "finished", "", [made_row(n, 80.0 + 5 * n + spec.seed) for n in (1, 2)]))
-        for spec in specs
-    ]
-
-
 def test_settings_are_the_policys_at_every_epoch_and_jump_where_it_jumps(specs):
     numbers = figures.settings_numbers(specs)
     growing = numbers[numbers["policy"] == "growing"]
     assert set(growing["lr"]) == {0.1}
-    before, after = growing[growing["epoch"] < 1]["batch_size"], growing[growing["epoch"] >= 1]["batch_size"]
-    assert set(before) == {16}
-    assert set(after) == {80, 400}
+    assert set(growing["momentum"]) == {0.9}
+    before, after = growing[growing["epoch"] < 1], growing[growing["epoch"] >= 1]
+    assert set(before["batch_size"]) == {16}
+    assert set(after["batch_size"]) == {80, 400}
+    # 0.1 (1437/16 - 1)/(1 - 0.9), and so on, of the 1437 digits.
+    assert before["noise_scale"].tolist() == pytest.approx([88.8125] * len(before))
+    assert sorted(set(after["noise_scale"].round(9))) == [2.5925, 16.9625]
     # Both sides of the jump are there, so that the line is upright: no slope over a grid's cell.
     edge = growing[growing["epoch"].between(1 - 1e-6, 1)]
     assert edge["batch_size"].tolist() == [16, 80]
 
 
-def test_accuracy_is_mean_and_interval_over_seeds(pairs):
-    numbers = figures.accuracy_numbers(pairs)
-    first = numbers[(numbers["policy"] == "decaying") & (numbers["row"] == 1)].iloc[0]
-    assert (first["mean"], first["n"]) == (86.0, 3)
-    assert first["high"] - first["mean"] == pytest.approx(4.302653 / 3**0.5, rel=1e-5)
+def test_settings_go_to_the_very_end():
+    spec = dataclasses.replace(made_spec(), policy=Policy(Linear(0.3, 0.0, epochs=3), 16, 0.9))
+    assert figures.settings_numbers([spec])["lr"].iloc[-1] == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize("suffix", [".svg", ".png"])
-def test_a_figure_is_drawn_with_each_policy_in_a_colour_of_its_own(pairs, specs, suffix, tmp_path):
-    for chart in (
-        figures.accuracy_chart(figures.accuracy_numbers(pairs)),
-        figures.settings_chart(figures.settings_numbers(specs)),
+@pytest.mark.parametrize("metric", ["test_accuracy", "train_loss", "test_loss"])
+def test_a_metric_is_mean_and_interval_over_seeds_by_row(metric):
+    pairs = [
+        pair(label, seed, [made_row(n) | {"updates": 7 * n, metric: value + 5 * n + seed} for n in (1, 2)])
+        for label, value in (("b", 80.0), ("a", 1.0))
+        for seed in range(3)
+    ]
+    numbers = figures.metric_numbers(pairs, metric)
+    assert numbers[["policy", "row", "epoch", "updates", "mean", "n"]].values.tolist() == [
+        ["b", 1, 1.0, 7, 86.0, 3], ["b", 2, 2.0, 14, 91.0, 3], ["a", 1, 1.0, 7, 7.0, 3], ["a", 2, 2.0, 14, 12.0, 3],
+    ]  # fmt: skip
+    # t of 2 degrees of freedom, deviation 1 over 3 seeds.
+    assert (numbers["high"] - numbers["mean"]).tolist() == pytest.approx([4.302653 / 3**0.5] * 4, rel=1e-6)
+    if metric == "test_accuracy":
+        pd.testing.assert_frame_equal(figures.accuracy_numbers(pairs), numbers)
+
+
+def timed(label, seed, points):
+    rows = [made_row(n, accuracy) | {"train_seconds": time} for n, (time, accuracy) in enumerate(points, start=1)]
+    return pair(label, seed, rows)
+
+
+def test_seconds_are_those_that_all_seeds_span_and_the_mean_of_lines_is_a_line():
+    # Both seeds are on lines of slope 2, 4 apart, whatever the times of their rows.
+    pairs = [
+        timed("a", 0, [(t, 2 * t) for t in (10.0, 20.0, 30.0)]),
+        timed("a", 1, [(t, 2 * t + 4) for t in (15.0, 25.0, 40.0)]),
+    ]
+    numbers = figures.seconds_numbers(pairs, "test_accuracy")
+    assert numbers["train_seconds"].tolist() == [15, 20, 25, 30]
+    assert numbers["mean"].tolist() == pytest.approx([32, 42, 52, 62])
+    # t of 1 degree of freedom times 2 sqrt(2)/sqrt(2).
+    assert (numbers["high"] - numbers["mean"]).tolist() == pytest.approx([12.706205 * 2] * 4, rel=1e-6)
+    assert set(numbers["n"]) == {2}
+
+
+def test_seconds_of_one_seed_are_its_rows_without_a_band_and_no_curve_goes_beyond_its_rows():
+    points = [(3.0, 10.0), (5.0, 50.0), (6.0, 20.0)]
+    alone = figures.seconds_numbers([timed("a", 0, points)], "test_accuracy")
+    assert alone[["train_seconds", "mean"]].values.tolist() == [list(point) for point in points]
+    assert alone["low"].isna().all()
+    apart = figures.seconds_numbers([timed("a", 0, points), timed("a", 1, [(7.0, 1.0), (9.0, 2.0)])], "test_accuracy")
+    assert apart.empty
+
+
+def noisy(label, seed, measured, noise_scale=50.0):
+    names = ("gradient_noise_scale", "gradient_noise_scale_error")
+    rows = [
+        made_row(n) | {"noise_scale": noise_scale} | dict(zip(names, pair or (), strict=False))
+        for n, pair in enumerate(measured, start=1)
+    ]
+    return pair(label, seed, rows)
+
+
+def test_measured_noise_is_the_mean_over_the_seeds_that_could_tell_it_with_its_error():
+    missing = (math.nan, math.nan)
+    numbers = figures.noise_numbers([
+        noisy("a", 0, [(100.0, 3.0), (10.0, 2.0), missing]),
+        noisy("a", 1, [(200.0, 4.0), missing, missing]),
+        noisy("unmeasured", 0, [None], noise_scale=7.0),
+    ])  # fmt: skip
+    told = numbers.set_index(["policy", "row"])
+    assert told["noise_scale"].tolist() == [50, 50, 50, 7]
+    assert told["n"].tolist() == [2, 1, 0, 0]
+    assert told.loc[("a", 1), ["gradient_noise_scale", "low", "high"]].tolist() == [150, 147.5, 152.5]
+    assert told.loc[("a", 2), ["gradient_noise_scale", "low", "high"]].tolist() == [10, 8, 12]
+    assert told["gradient_noise_scale"].isna().tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize("measured", [[None], [(math.nan, math.nan)]])
+def test_noise_that_was_never_measured_is_refused(measured):
+    with pytest.raises(ValueError, match=r"^a figure of noise .*--measure-noise$"):
+        figures.noise_numbers([noisy("a", 0, measured)])
+
+
+def test_the_trade_is_of_the_last_row_of_finished_runs():
+    def run(label, seed, accuracy, updates, status="finished"):
+        return pair(label, seed, [made_row(1, 5.0), made_row(2, accuracy) | {"updates": updates}], status)
+
+    numbers = figures.trade_numbers([
+        *(run("slow", seed, 90.0 + seed, 8000) for seed in range(3)), run("slow", 3, 10.0, 4000, "diverged"),
+        run("fast", 0, 88.0, 250), run("fast", 1, 1.0, 100, "running"), run("never", 0, 1.0, 1, "failed"),
+    ])  # fmt: skip
+    assert numbers[["policy", "updates", "mean", "n"]].values.tolist() == [
+        ["slow", 8000, 91.0, 3],
+        ["fast", 250, 88.0, 1],
+    ]
+    assert numbers["low"].tolist() == pytest.approx([91 - 4.302653 / 3**0.5, math.nan], nan_ok=True, rel=1e-6)
+    with pytest.raises(ValueError, match=r"^a figure of final accuracies needs a finished run"):
+        figures.trade_numbers([run("a", 0, 1.0, 1, "running")])
+
+
+TURNS = {
+    "whole cycles": (Triangular(0.1, 1, stepsize=2), 12, [4, 8, 12]),
+    "stopped within a cycle": (Triangular(0.1, 1, stepsize=2), 11.9, [4, 8]),
+    "stopped at a top": (Triangular(0.1, 1, stepsize=2), 10, [4, 8]),
+    "halving": (Triangular2(0.1, 1, stepsize=0.1), 0.6, [0.2, 0.4, 0.6]),
+    "from zero": (Triangular(0, 1, stepsize=1), 4, [2, 4]),
+    "fading": (ExpRange(0.1, 1, stepsize=1, gamma=0.9, shrink="both"), 5, [2, 4]),
+    "ever smaller cycles": (
+        Stages(
+            ((6.4, Triangular(1e-3, 5e-3, 0.8)), (2.4, Triangular(1e-4, 5e-4, 0.4)), (1.2, Triangular(1e-5, 5e-5, 0.2)))
+        ),
+        10,
+        [1.6, 3.2, 4.8, 6.4, 7.2, 8.0, 8.8, 9.2, 9.6, 10],
+    ),
+    "warm restarts": (Stages(((2, Cosine(1, 0, epochs=2)), (3, Cosine(1, 0, epochs=3)))), 5, [2]),
+    "square waves": (Piecewise((1, 0.1, 1, 0.1), at=(1, 2, 3)), 4, [2]),
+    "constant": (Constant(0.1), 5, []),
+    "steps": (Steps(0.1, at=(1, 2), factor=0.1), 3, []),
+    "warm-up": (Warmup(0.01, epochs=1, then=Steps(0.1, at=(2,), factor=0.1)), 3, []),
+    "a line": (Linear(1, 0, epochs=3), 3, []),
+    "one cycle": (one_cycle(0.1, 3, 1, 3, 0.01, 16, (0.95, 0.85)).lr, 3, []),
+    "a flat triangle": (Triangular(0.1, 0.1, stepsize=1), 4, []),
+}
+
+
+@pytest.mark.parametrize("case", TURNS)
+def test_a_cycle_ends_where_the_lr_turns_from_falling_to_rising(case):
+    lr, epochs, expected = TURNS[case]
+    assert figures.cycle_ends(lr, epochs) == expected
+
+
+def test_cycles_are_counted_for_cyclical_policies_alone_once_for_all_seeds(specs):
+    cyclical = [
+        dataclasses.replace(made_spec("c", seed), policy=Policy(Triangular(0.1, 1, 0.5), 16, 0.9)) for seed in (0, 1)
+    ]
+    numbers = figures.cycles_numbers([*specs, *cyclical])
+    assert numbers.values.tolist() == [["c", 1, 1.0], ["c", 2, 2.0], ["c", 3, 3.0]]
+    assert figures.cycles_numbers(specs).empty
+
+
+def test_a_heat_map_has_mean_and_n_of_each_pair_that_was_searched():
+    table = pd.DataFrame(
+        [(0.9, 2, 80.0), (0.9, 2, 84.0), (0.9, 5, 70.0), (0.98, 5, math.nan), (0.98, 5, 60.0)],
+        columns=["policy.m[0]", "growth", "accuracy"],
+    )
+    numbers = figures.heat_numbers(table, "policy.m[0]", "growth", "accuracy")
+    assert numbers[["x", "y", "n"]].values.tolist() == [[0.9, 2, 2], [0.9, 5, 1], [0.98, 5, 2]]
+    assert numbers["mean"].tolist() == pytest.approx([82, 70, math.nan], nan_ok=True)
+
+
+def test_a_heat_map_refuses_what_is_no_grid_of_numbers():
+    table = pd.DataFrame({"a": range(25), "b": 1.0, "text": "x"})
+    for columns, rule in (
+        (("a", "b", "lr"), r"columns of numbers, but got lr: choose from a, b$"),
+        (("text", "b", "b"), r"columns of numbers, but got text"),
+        (("a", "b", "b"), r"at most 24 values an axis, but got 25 of a"),
     ):
-        path = tmp_path / f"chart{suffix}"
-        figures.save(chart, path)
-        content = path.read_bytes()
-        assert content[:4] in (b"<svg", b"\x89PNG")
-        if suffix == ".svg":
-            text = content.decode()
-            for expected in ("decaying", "growing", *figures.COLOURS[:2]):
-                assert expected in text
+        with pytest.raises(ValueError, match=rule):
+            figures.heat_numbers(table, *columns)
 
 
 @pytest.fixture
@@ -64,8 +205,7 @@ def ramps():
     """Two seeds whose accuracy turns at the same lr but for a factor 2."""
     curve = [10.0] * 5 + [20.0, 40.0, 60.0] + [80.0] * 10 + [50.0, 10.0, 10.0, 10.0]
     rows = [made_row(n, accuracy) | {"lr": n / 100} for n, accuracy in enumerate(curve, start=1)]
-    specs = [made_spec(seed=seed) for seed in range(2)]
-    return [(spec, Record(spec.key, "finished", "", rows)) for spec in specs]
+    return [pair("ramp", seed, rows) for seed in range(2)]
 
 
 def test_a_range_test_shows_every_row_and_the_running_median_of_each_seed(ramps):
@@ -91,8 +231,3 @@ def test_a_range_tests_rules_stand_at_the_bounds_and_say_where_they_are_none(geo
     assert (points["encoding"]["x"]["scale"].get("type") == "log") == geometric
     bands = chart.to_dict()["datasets"][band["data"]["name"]]
     assert [(part["low"], part["high"]) for part in bands] == [(0.05, 0.07)]
-
-
-def test_another_suffix_is_refused(specs, tmp_path):
-    with pytest.raises(ValueError, match=r"must be .svg or .png"):
-        figures.save(figures.settings_chart(figures.settings_numbers(specs)), tmp_path / "chart.gif")

@@ -20,7 +20,7 @@ GROUPS = {
     ),
     "mlflow": ("tracking", "altair optuna ray torch typer"),
     "ray": ("cluster", "altair mlflow typer"),
-    "pandas": ("figures report results statistics targets", "mlflow optuna ray torch typer"),
+    "pandas": ("figures html report results statistics targets", "mlflow optuna ray torch typer"),
     # Where the groups meet: a command loads what it needs, so that `lrbs plan` and `lrbs --help` wait for none of it.
     "edge": ("cli launching options progress tables", "altair mlflow optuna pandas ray scipy sklearn torch"),
 }

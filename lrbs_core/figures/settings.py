@@ -1,0 +1,41 @@
+"""The settings of each policy by epoch (Smith et al. 2018, Figure 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import altair as alt
+import pandas as pd
+
+from lrbs_core.figures.drawing import Look, Panel, axes, positive
+from lrbs_core.noise import noise_scale
+from lrbs_core.specs import RunSpec
+
+__all__ = ["settings_chart", "settings_numbers"]
+
+LOG = ("lr", "batch_size", "noise_scale")
+
+
+def settings_numbers(specs: Iterable[RunSpec], points: int = 400) -> pd.DataFrame:
+    """lr, batch size, momentum and noise scale of each policy by epoch, both sides of every jump included."""
+    lines = []
+    for spec in {spec.label: spec for spec in specs}.values():
+        edges = (*spec.policy.edges(spec.epochs), spec.epochs)
+        grid = {spec.epochs * i / points for i in range(points)}
+        sides = {side for edge in edges for side in (edge, edge * (1 - 1e-9)) if side < spec.epochs}
+        for epoch in sorted(grid | sides):
+            setting = spec.policy(epoch)
+            scale = noise_scale(*setting, spec.examples)
+            lines.append({"policy": spec.label, "epoch": epoch, **setting._asdict(), "noise_scale": scale})
+    return pd.DataFrame(lines)
+
+
+def settings_chart(numbers: pd.DataFrame, policies: Sequence[str] | None = None) -> alt.ConcatChart:
+    """Four panels against epochs: lr, batch size and noise scale on log axes, which leave out a 0; momentum linear."""
+    look, drawn = Look(numbers, policies), positive(numbers, *LOG)
+
+    def panel(name: str) -> Panel:
+        y = alt.Y(f"{name}:Q", **axes(name, numbers[name], log=name in LOG))
+        return look.panel(look.line(drawn).encode(x=alt.X("epoch:Q", **axes("epoch", [], log=False)), y=y))
+
+    return look.beside([panel(name) for name in ("lr", "batch_size", "momentum", "noise_scale")], columns=2)

@@ -1,0 +1,128 @@
+"""The report as one HTML file that needs no network: what was compared, what won, and how sure one may be."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import math
+import platform
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+
+from lrbs_core import figures
+from lrbs_core.results import RunRecord
+from lrbs_core.specs import RunSpec
+from lrbs_core.sweeping import Sweep
+from lrbs_core.version import __version__
+
+__all__ = ["findings", "html"]
+
+# Fields of a spec that are told elsewhere in the report.
+TOLD = {"label", "policy", "seed", "overrides"}
+
+
+def html(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]], document: dict[str, Any], commit: str) -> str:
+    """The `report.overview` as HTML, with figures, plan, settings and the command; every name in it is escaped."""
+    template = Environment(loader=PackageLoader("lrbs_core"), autoescape=True).get_template("report.html")
+    specs = list({spec.label: spec for spec in reversed(sweep.runs)}.values())[::-1]
+    settings = [
+        *_settings(specs),
+        *(("machine", machine) for machine in document["machines"]),
+        ("lrbs", f"{__version__}, commit {commit or 'unknown'}, Python {platform.python_version()}"),
+    ]
+    options = "".join(f" --{name} {value}" for name, value in document["overrides"].items())
+    return template.render(
+        document=document,
+        findings=findings(document),
+        compared=[policy["difference"] for policy in document["policies"] if policy["difference"]],
+        figures=[(caption, _encoded(figures.svg(chart))) for caption, chart in _charts(specs, pairs)],
+        plans=[(spec.label, spec.plan()) for spec in specs],
+        settings=settings,
+        command=f"lrbs run sweeps/{sweep.name}.py{options}",
+    )
+
+
+def _encoded(svg: str) -> str:
+    """For an image of its own: several SVGs in one document would take each other's ids for theirs."""
+    return base64.b64encode(svg.encode()).decode()
+
+
+def _charts(specs: Sequence[RunSpec], pairs: Sequence[tuple[RunSpec, RunRecord]]) -> Iterator[tuple[str, Any]]:
+    """Captions and charts, of what there is to draw."""
+    labels = [spec.label for spec in specs]
+    accuracy = figures.accuracy_numbers(pairs)
+    yield (
+        "Learning rate, batch size, momentum and noise scale by epoch, as planned.",
+        figures.settings_chart(figures.settings_numbers(specs), labels),
+    )
+    yield (
+        "Test accuracy against epochs and updates: mean and 95 % band over seeds.",
+        figures.accuracy_chart(accuracy, labels),
+    )
+    yield (
+        "Training loss (cross-entropy, nats), likewise.",
+        figures.metric_chart(figures.metric_numbers(pairs, "train_loss"), "train_loss", labels),
+    )
+    yield (
+        "Test accuracy against training time, as far as all seeds of a policy go.",
+        figures.metric_chart(figures.seconds_numbers(pairs, "test_accuracy"), "test_accuracy", labels),
+    )
+    if any(record.status == "finished" for _, record in pairs):
+        yield (
+            "What the updates buy: final test accuracy, mean and 95 % interval, against updates.",
+            figures.trade_chart(figures.trade_numbers(pairs), labels),
+        )
+    cycles = figures.cycles_numbers(specs)
+    if not cycles.empty:
+        yield "Test accuracy of cyclical policies; dashed: cycle ends.", figures.cycles_chart(accuracy, cycles, labels)
+    if any(not math.isnan(row.get("gradient_noise_scale", math.nan)) for _, record in pairs for row in record.rows):
+        yield (
+            "Predicted noise scale, and gradient noise scale as measured with its standard error.",
+            figures.noise_chart(figures.noise_numbers(pairs), labels),
+        )
+
+
+def _settings(specs: Sequence[RunSpec]) -> list[tuple[str, str]]:
+    """What the runs have in common, then each policy."""
+    common = []
+    for name in (f.name for f in dataclasses.fields(RunSpec) if f.name not in TOLD):
+        values = {str(getattr(spec, name)) for spec in specs}
+        common.append((name, " or ".join(sorted(values))))
+    for spec in specs:
+        lr, batch_size, momentum = spec.policy.lr, spec.policy.batch_size, spec.policy.momentum
+        common.append((spec.label, f"lr {lr}, batch size {batch_size}, momentum {momentum}"))
+    return common
+
+
+def findings(document: dict[str, Any]) -> list[str]:
+    """The report in a few sentences: the best mean, and each policy against the baseline with how sure one may be."""
+    measured = [policy for policy in document["policies"] if policy["test_accuracy"]["mean"] is not None]
+    if not measured:
+        return ["No run has finished yet."]
+    best = max(measured, key=lambda policy: policy["test_accuracy"]["mean"])
+    accuracy = best["test_accuracy"]
+    sentences = [
+        f"Highest mean test accuracy: {best['label']}, {accuracy['mean']:.2f} % over {accuracy['n']} run(s) "
+        f"in {best['updates']:,} updates."
+    ]
+    updates = {policy["label"]: policy["updates"] for policy in document["policies"]}
+    baseline = document["baseline"]
+    for policy in measured:
+        other = policy["difference"]
+        if other is None or other["mean"] is None:
+            continue
+        share = updates[policy["label"]] / updates[baseline]
+        saved = "in as many updates" if share == 1 else f"in {share:.0%} of its updates"
+        half = "" if other["low"] is None else f" ± {(other['high'] - other['low']) / 2:.2f}"
+        difference = f"{other['mean']:+.2f}{half} %, {other['n']} pair(s) of runs"
+        if other["verdict"] == "equivalent":
+            told = f"is as good as {baseline} within {document['margin']:g} % ({difference}), {saved}"
+        elif other["verdict"] == "different":
+            told = f"is {'better' if other['mean'] > 0 else 'worse'} than {baseline} ({difference}), {saved}"
+        else:
+            more = f": about {other['more_seeds']} more seed(s) would settle it" if other["more_seeds"] else ""
+            told = f"cannot be told from {baseline} yet ({difference}), {saved}{more}"
+        sentences.append(f"{policy['label']} {told}.")
+    return sentences

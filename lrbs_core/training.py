@@ -33,7 +33,7 @@ __all__ = ["describe", "device_of", "gpus_here", "prepare", "train"]
 UPDATES_A_LOOK = 16
 
 # Small parts are slow: for the noise scale, a batch that is one micro-batch is cut only once in so many updates.
-UPDATES_A_CUT, PARTS = 16, 8
+UPDATES_A_CUT, PARTS = 4, 8
 
 
 def device_of(machine: Machine) -> torch.device:

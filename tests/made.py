@@ -103,7 +103,7 @@ def kill_at_row(rows: int, arguments: Sequence[object], cwd: Path) -> None:
         command(*arguments), cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while sum(map(len, journal_rows(cwd).values())) < rows:
             assert process.poll() is None, "the sweep ended before it could be killed"
             assert time.monotonic() < until

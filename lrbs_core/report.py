@@ -46,6 +46,7 @@ def overview(
     policies = []
     for label in labels:
         spec = next(spec for spec in sweep.runs if spec.label == label)
+        plan = spec.plan()
         runs = table[table["policy"] == label]
         done = runs[runs["status"] == "finished"]
         policies.append(
@@ -56,12 +57,12 @@ def overview(
                 "not_finished": {
                     str(name): int(count) for name, count in runs["status"].value_counts().items() if name != "finished"
                 },
-                "updates": spec.plan().updates,
+                "updates": plan.updates,
                 **{
                     name: _plain(mean_interval(done[name].astype(float).tolist()))
                     for name in ("test_accuracy", "train_loss", "train_seconds", "gradient_noise_scale")
                 },
-                "noise_scale": [_noise_at_end(spec, phase) for phase in spec.plan().phases],
+                "noise_scale": [_noise_at_end(spec, phase) for phase in plan.phases],
                 "difference": _plain(compared[label]) if label in compared else None,
                 "updates_to_target": None if target is None else _plain(_updates_to(target, pairs, label)),
             }

@@ -22,7 +22,7 @@ GROUPS = {
     "ray": ("cluster", "altair mlflow typer"),
     "pandas": ("figures html report results statistics targets", "mlflow optuna ray torch typer"),
     # Where the groups meet: a command loads what it needs, so that `lrbs plan` and `lrbs --help` wait for none of it.
-    "edge": ("cli launching options progress tables", "altair mlflow optuna pandas ray scipy sklearn torch"),
+    "edge": ("cli commands progress tables", "altair mlflow optuna pandas ray scipy sklearn torch"),
 }
 GROUP_OF = {name: group for group, (names, _) in GROUPS.items() for name in names.split()}
 FOLDER = Path(lrbs_core.__file__).parent

@@ -1,4 +1,4 @@
-"""The options that several commands share, as typer reads them."""
+"""The options that several commands share, as typer reads them, and the sweep that they choose."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from lrbs_core import sweeping
+from lrbs_core.sweeping import Sweep
+
 __all__ = [
     "AsJson", "Bf16", "Data", "DataDir", "Device", "Markdown", "MicroBatch", "Model", "Offline", "Out", "Scale",
-    "Seeds", "Store", "SweepFile",
+    "Seeds", "Store", "SweepFile", "load_sweep",
 ]  # fmt: skip
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="A file of sweeps/, such as sweeps/quickstart.py.")]
@@ -36,3 +39,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stand
 Markdown = Annotated[
     Path | None, typer.Option(help="Write what is printed as a section of this page, such as sweeps/RESULTS.md.")
 ]
+
+
+def load_sweep(
+    path: Path, scale: float | None, model: str | None, dataset: str | None, seeds: int | None, data_dir: Path
+) -> Sweep:
+    """The sweep of the file, overridden as asked."""
+    sweep = sweeping.load(path)
+    return sweeping.override(sweep, scale=scale, model=model, dataset=dataset, seeds=seeds, data_dir=data_dir)

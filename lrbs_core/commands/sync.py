@@ -1,0 +1,36 @@
+"""`lrbs sync`: journals to MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lrbs_core.commands.launching import say
+from lrbs_core.commands.options import (
+    Store,
+)
+from lrbs_core.journal import RunFolder
+
+__all__ = ["sync"]
+
+
+def sync(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of journals, such as --out of a run.")],
+    tracking_uri: Store = None,
+) -> None:
+    """Deliver journals to MLflow: of offline runs, or what a store that was away has missed."""
+    if not directory.is_dir():
+        raise ValueError(f"a folder of journals must be given, but got {directory}: no such folder")
+    folders = list(RunFolder.find(directory))
+    if not folders:
+        raise ValueError(f"a folder of journals must hold runs (spec.json), but got none in {directory}")
+    from lrbs_core import tracking
+
+    delivery = tracking.Delivery(tracking.connect(tracking_uri), folders)
+    delivery.deliver()
+    if delivery.late:
+        raise ValueError(f"{delivery.late} of {len(folders)} run(s) could not be delivered: {delivery.error}")
+    delivery.close()
+    say(f"{len(folders)} run(s) delivered")

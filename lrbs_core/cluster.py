@@ -6,8 +6,10 @@ import logging
 import os
 import socket
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,11 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
 import ray
 from ray import tune
+from ray.util.metrics import Counter, Gauge
 
-from lrbs_core.journal import RunFolder
+from lrbs_core.journal import Row, RunFolder
 from lrbs_core.specs import Machine
-from lrbs_core.sweeping import run
+from lrbs_core.sweeping import Train, run, until
 
 __all__ = ["run_on_ray"]
 
@@ -31,6 +34,8 @@ __all__ = ["run_on_ray"]
 RESTARTS = 3
 # The worker of a driver that was killed may hold its run's journal for a while before it dies too.
 SECONDS_TO_LET_GO = 60
+# Ray forgets a gauge that was not set since its last report, of which it makes one a second at the most.
+SECONDS_BETWEEN_METRICS = 1
 
 
 def run_on_ray(
@@ -44,6 +49,22 @@ def run_on_ray(
     """
     if not folders:
         return
+    with joined(address, cpus, gpus):
+        fit(
+            folders[0].sweep,
+            {"folder": tune.grid_search([str(folder.path.resolve()) for folder in folders]), "machine": machine},
+            tune.TuneConfig(reuse_actors=True),
+            cpus,
+            gpus,
+        )
+
+
+@contextmanager
+def joined(address: str | None, cpus: float, gpus: float) -> Iterator[None]:
+    """In the cluster at `address`, the one that runs here, or a new one; says so if no run can start there yet.
+
+    Raises ValueError when the cluster cannot be reached.
+    """
     _require_listener(address)
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -55,23 +76,25 @@ def run_on_ray(
         raise ValueError(f"Ray cluster {address or 'here'} cannot be joined: {reason}{hint}") from None
     _tell_shortage({"CPU": cpus, "GPU": gpus})
     try:
-        with tempfile.TemporaryDirectory(prefix="lrbs-ray-") as scratch:
-            tune.Tuner(
-                tune.with_resources(train_run, {"cpu": cpus, "gpu": gpus}),
-                param_space={
-                    "folder": tune.grid_search([str(folder.path.resolve()) for folder in folders]),
-                    "machine": machine,
-                },
-                tune_config=tune.TuneConfig(reuse_actors=True),
-                run_config=tune.RunConfig(
-                    name=folders[0].sweep,
-                    storage_path=scratch,
-                    verbose=0,
-                    failure_config=tune.FailureConfig(max_failures=RESTARTS),
-                ),
-            ).fit()
+        yield
     finally:
         ray.shutdown()
+
+
+def fit(name: str, params: dict[str, Any], tune_config: tune.TuneConfig, cpus: float, gpus: float) -> None:
+    """Has Tune call `train_run` with `params` and what it chooses, each time on so many CPUs and GPUs."""
+    with tempfile.TemporaryDirectory(prefix="lrbs-ray-") as scratch:
+        tune.Tuner(
+            tune.with_resources(train_run, {"cpu": cpus, "gpu": gpus}),
+            param_space=params,
+            tune_config=tune_config,
+            run_config=tune.RunConfig(
+                name=name,
+                storage_path=scratch,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=RESTARTS),
+            ),
+        ).fit()
 
 
 def _require_listener(address: str | None) -> None:
@@ -96,21 +119,61 @@ def _tell_shortage(asked: dict[str, float]) -> None:
 
 
 def train_run(config: dict[str, Any]) -> None:
-    """One run on a worker. Its rows go to the journal; Tune hears of them for what it decides."""
+    """One run on a worker, ended early by the `rungs` of a search if it has them. Its rows go to the journal."""
     from lrbs_core.training import describe, train  # the driver needs no torch for this file
 
     machine: Machine = config["machine"]
     folder = RunFolder(Path(config["folder"]))
-    until = time.monotonic() + SECONDS_TO_LET_GO
+    train_here: Train = partial(train, machine=machine)
+    if config.get("rungs") is not None:
+        train_here = until(train_here, partial(config["rungs"].stops, folder))
+    deadline = time.monotonic() + SECONDS_TO_LET_GO
     while True:
         try:
-            for row in run(folder, partial(train, machine=machine), describe(machine)):
-                tune.report(row)
+            with _metrics(folder) as newest:
+                for row in run(folder, train_here, describe(machine)):
+                    newest.update(row)
+                    tune.report(row)
         except BlockingIOError:
-            if time.monotonic() < until:
+            if time.monotonic() < deadline:
                 time.sleep(1)
                 continue
         except Exception:
             logging.getLogger(__name__).exception("run %s", folder.spec.label)
         # An error is in the journal as failed; Tune's restarts are for workers that died.
         return
+
+
+@contextmanager
+def _metrics(folder: RunFolder) -> Iterator[Row]:
+    """Has Ray tell Prometheus of a run until it ends, by sweep, policy and GPU (numbered as in Ray's own metrics).
+
+    - `ray_lrbs_runs`: 1; 0 after the end, since the actor goes on to another run. What a dead worker said goes with it.
+    - `ray_lrbs_examples_per_second`: as in the newest row, which the caller puts into the dictionary.
+    - `ray_lrbs_cpu_seconds_total`: CPU time of the worker, without the processes that read ahead for it.
+    """
+    tags = {"sweep": folder.sweep, "policy": folder.spec.label, "GpuIndex": str(next(iter(ray.get_gpu_ids()), ""))}
+    runs = Gauge("lrbs_runs", "Runs in flight", tuple(tags))
+    speed = Gauge("lrbs_examples_per_second", "Training examples a second", tuple(tags))
+    cpu = Counter("lrbs_cpu_seconds", "CPU time of training", tuple(tags))
+    newest: Row = {}
+    over = threading.Event()
+
+    def tell() -> None:
+        used, ended = time.process_time(), False
+        while not ended:
+            runs.set(1, tags)
+            speed.set(newest.get("examples_per_second"), tags)
+            ended = over.wait(SECONDS_BETWEEN_METRICS)
+            before, used = used, time.process_time()
+            cpu.inc(used - before, tags)
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield newest
+    finally:
+        over.set()
+        thread.join()
+        runs.set(0, tags)
+        speed.set(0, tags)

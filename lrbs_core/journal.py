@@ -17,10 +17,14 @@ from typing import Any, Literal, get_args
 
 from lrbs_core.specs import RunSpec
 
-__all__ = ["MEASURED", "METRICS", "Journal", "Reader", "Row", "RunFolder", "Status", "write_whole"]
+__all__ = [
+    "FINAL", "MEASURED", "METRICS", "Journal", "Reader", "Row", "RunFolder", "Status", "printable", "write_whole",
+]  # fmt: skip
 
 Status = Literal["running", "finished", "diverged", "stopped", "failed"]
 Row = dict[str, float]
+# Of runs that have come to their end, and are not run again.
+FINAL: tuple[Status, ...] = ("finished", "diverged", "stopped")
 
 # What a row holds beside `row` (its number, from 1) and `time_ms` (when it was made, Unix time); units in README.md.
 METRICS = (
@@ -49,17 +53,22 @@ class RunFolder:
         self.journal_path = path / "journal.jsonl"
         self.checkpoint_path = path / "checkpoint.pt"
         try:
-            text = (path / "spec.json").read_text()
+            content = (path / "spec.json").read_bytes()
         except OSError as error:
             raise ValueError(f"a run's folder must hold spec.json, but got {path}: {error.strerror}") from None
         try:
-            self.spec = RunSpec.from_dict(json.loads(text))
-        except ValueError as error:
+            self.spec = RunSpec.from_dict(json.loads(content))
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path / 'spec.json'}: {error}") from None
 
     @classmethod
     def create(cls, root: Path, sweep: str, spec: RunSpec) -> RunFolder:
-        """The run's folder, made now unless it is there; the label in it is the newest given."""
+        """The run's folder, made now unless it is there; the label in it is the newest given.
+
+        Raises ValueError for a sweep whose name is not that of one folder.
+        """
+        if sweep in ("", ".", "..") or "/" in sweep or not sweep.isprintable():
+            raise ValueError(f"a sweep's name must do as that of a folder, but got {sweep!r}: rename its file")
         path = root / sweep / spec.key
         path.mkdir(parents=True, exist_ok=True)
         content = json.dumps(spec.to_dict(), indent=1).encode()
@@ -77,6 +86,16 @@ class RunFolder:
     def sweep(self) -> str:
         """The name of the sweep that the run belongs to."""
         return self.path.parent.name
+
+    @property
+    def point(self) -> dict[str, Any]:
+        """What a search chose for the run, by name; nothing for a run of no search."""
+        path = self.path / "point.json"
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    @point.setter
+    def point(self, point: dict[str, Any]) -> None:
+        write_whole(self.path / "point.json", json.dumps(point).encode())
 
 
 class Reader:
@@ -108,18 +127,34 @@ class Reader:
     def _take(self, line: bytes) -> None:
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return  # torn by a kill: what it said is said again by the resumed run
         if not isinstance(entry, dict):
             return
-        row, status = entry.get("row"), entry.get("status")
+        row, status, time_ms = entry.get("row"), entry.get("status"), entry.get("time_ms")
         # A resumed run makes rows again that came after its last checkpoint: the first version stands.
-        if isinstance(row, dict) and row.get("row") == len(self.rows) + 1:
+        if isinstance(row, dict) and all(map(_is_number, row.values())) and row.get("row") == len(self.rows) + 1:
             self.rows.append(row)
-        elif status in get_args(Status) and isinstance(entry.get("time_ms"), int):
-            self.status, self.status_time_ms, self.note = status, entry["time_ms"], str(entry.get("note", ""))
+        elif status in get_args(Status) and isinstance(time_ms, int) and _is_number(time_ms):
+            note = entry.get("note")
+            self.status, self.status_time_ms = status, time_ms
+            self.note = printable(note) if isinstance(note, str) else ""
             self.started_ms = self.started_ms or self.status_time_ms
             self.machine = self.note if status == "running" else self.machine
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a number, and not beyond what MLflow and a float can hold."""
+    return isinstance(value, float) or (type(value) is int and abs(value) < 2**63)
+
+
+def printable(text: str) -> str:
+    """The text fit for a terminal and for UTF-8: its lines stay, other control characters are replaced.
+
+    >>> printable("no\\x1b[31m memory")
+    'no\ufffd[31m memory'
+    """
+    return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)
 
 
 class Journal:

@@ -7,21 +7,25 @@ import importlib.util
 import statistics
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
 
 from lrbs_core.claims import Claim
-from lrbs_core.journal import Journal, Reader, Row, RunFolder, Status
+from lrbs_core.journal import FINAL, Journal, Reader, Row, RunFolder, Status
+from lrbs_core.spaces import Candidates
 from lrbs_core.specs import EXAMPLES, IMAGE_SUFFIXES, RunSpec
 
-__all__ = ["Sweep", "Train", "count_images", "load", "measured_speed", "override", "pending", "run", "run_serially"]
+__all__ = [
+    "Sweep", "Train", "changed", "count_images", "load", "load_candidates", "measured_speed", "override", "pending",
+    "run", "run_serially", "until",
+]  # fmt: skip
 
 # `training.train` is handed in, so that this file needs no torch: (spec, checkpoint, rows so far) -> rows, status.
 Train = Callable[[RunSpec, Path, Sequence[Row]], "Iterator[Row]"]
-
-FINAL: tuple[Status, ...] = ("finished", "diverged", "stopped")
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,20 @@ def load(path: Path) -> Sweep:
 
     Raises ValueError in one line for a missing file, an error within it, or a missing part.
     """
+    return _loaded(
+        path,
+        ("SOURCE", "CLAIMS", "runs"),
+        lambda module: Sweep(path.stem, module.SOURCE, tuple(module.CLAIMS), tuple(module.runs())),
+    )
+
+
+def load_candidates(path: Path) -> Candidates:
+    """What a search chooses from: SPACE and candidate() in such a file. Raises ValueError as `load` does."""
+    parts = ("SPACE", "candidate")
+    return _loaded(path, parts, lambda module: Candidates(path.stem, module.SPACE, module.candidate))
+
+
+def _loaded(path: Path, parts: Sequence[str], made: Callable[[ModuleType], Loaded]) -> Loaded:
     if not path.is_file() or path.suffix != ".py":
         raise ValueError(f"a sweep must be a Python file, but got {path}" + ("" if path.exists() else ": no such file"))
     module_spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -71,10 +89,12 @@ def load(path: Path) -> Sweep:
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
-        missing = [name for name in ("SOURCE", "CLAIMS", "runs") if not hasattr(module, name)]
+        missing = [name for name in parts if not hasattr(module, name)]
         if missing:
-            raise ValueError(f"a sweep must define SOURCE, CLAIMS and runs(), but {', '.join(missing)} is missing")
-        return Sweep(path.stem, module.SOURCE, tuple(module.CLAIMS), tuple(module.runs()))
+            named = [f"{name}()" if name.islower() else name for name in parts]
+            rule = f"{', '.join(named[:-1])} and {named[-1]}"
+            raise ValueError(f"a sweep must define {rule}, but {', '.join(missing)} is missing")
+        return made(module)
     except Exception as error:
         raise ValueError(f"{path}{_line_of(error, path)}: {type(error).__name__}: {error}") from error
 
@@ -106,6 +126,15 @@ def override(
     """
     if seeds is not None and seeds < 1:
         raise ValueError(f"seeds >= 1 must hold, but got seeds={seeds}")
+    change = changed(scale, model, dataset, data_dir)
+    kept = sorted({spec.seed for spec in sweep.runs})[:seeds]
+    return dataclasses.replace(sweep, runs=tuple(change(spec) for spec in sweep.runs if spec.seed in kept))
+
+
+def changed(
+    scale: float | None, model: str | None, dataset: str | None, data_dir: Path
+) -> Callable[[RunSpec], RunSpec]:
+    """What `override` makes of one run."""
     changes = [
         (name, value if isinstance(value, str) else f"{value:g}")
         for name, value in (("scale", scale), ("model", model), ("dataset", dataset))
@@ -118,13 +147,12 @@ def override(
             "dataset": dataset,
             "examples": 0 if named else count_images(data_dir / dataset.partition(":")[2] / "train"),
         }
-    runs = []
-    kept = sorted({spec.seed for spec in sweep.runs})[:seeds]
-    for spec in sweep.runs:
-        if spec.seed in kept:
-            shorter = spec if scale is None else spec.shortened(scale)
-            runs.append(dataclasses.replace(shorter, **fields, overrides=(*spec.overrides, *changes)))
-    return dataclasses.replace(sweep, runs=tuple(runs))
+
+    def change(spec: RunSpec) -> RunSpec:
+        shorter = spec if scale is None else spec.shortened(scale)
+        return dataclasses.replace(shorter, **fields, overrides=(*spec.overrides, *changes))
+
+    return change
 
 
 def count_images(folder: Path) -> int:
@@ -174,6 +202,27 @@ def run(folder: RunFolder, train: Train, machine: str = "") -> Iterator[Row]:
         except Exception:
             journal.set_status("failed", note=traceback.format_exc())
             raise
+
+
+def until(train: Train, over: Callable[[Sequence[Row]], bool]) -> Train:
+    """`train`, ended as "stopped" where `over` of its rows so far, which a resumed run hands out again from the first.
+
+    It is asked when the newest row is in the journal.
+    """
+
+    def stopping(spec: RunSpec, checkpoint: Path, journalled: Sequence[Row]) -> Generator[Row, None, Status]:
+        rows, seen = train(spec, checkpoint, journalled), list[Row]()
+        while True:
+            try:
+                seen.append(next(rows))
+            except StopIteration as end:
+                ended: Status = end.value
+                return ended
+            yield seen[-1]
+            if over(seen):
+                return "stopped"
+
+    return stopping
 
 
 def run_serially(folders: Sequence[RunFolder], train: Train, machine: str = "") -> None:

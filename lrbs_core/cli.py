@@ -12,11 +12,13 @@ from typing import Annotated
 
 import typer
 
+from lrbs_core.commands.dashboard import dashboard
 from lrbs_core.commands.launching import say
 from lrbs_core.commands.plan import plan
 from lrbs_core.commands.range_test import range_test
 from lrbs_core.commands.report import report
 from lrbs_core.commands.run import run
+from lrbs_core.commands.search import search
 from lrbs_core.commands.sync import sync
 from lrbs_core.version import __version__
 
@@ -42,8 +44,10 @@ for name, command, example in (
     ("plan", plan, "sweeps/smith2018_fig1_cifar10.py"),
     ("run", run, "sweeps/quickstart.py"),
     ("range-test", range_test, "sweeps/quickstart.py --low 1e-4 --high 3 --geometric"),
+    ("search", search, "sweeps/quickstart.py --trials 20"),
     ("sync", sync, "lrbs-runs"),
     ("report", report, "sweeps/quickstart.py --figure accuracy.svg"),
+    ("dashboard", dashboard, "--tracking-uri sqlite:///mlflow.db"),
 ):
     app.command(name, epilog=f"Example: lrbs {name} {example}")(command)
 

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import pandas as pd
 
 from lrbs_core.claims import Claim, Measured
-from lrbs_core.journal import MEASURED, METRICS, Row
+from lrbs_core.journal import FINAL, MEASURED, METRICS, Row
 from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import mean_interval
 
-__all__ = ["RunRecord", "curves", "measure", "run_table"]
+__all__ = ["RunRecord", "curves", "measure", "progress", "run_table", "seconds_to_go"]
 
 
 class RunRecord(Protocol):
@@ -51,6 +51,39 @@ def curves(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
     """One line a row of a run: policy, seed, row and every metric."""
     lines = [{"policy": spec.label, "seed": spec.seed, **row} for spec, record in pairs for row in record.rows]
     return pd.DataFrame(lines, columns=["policy", "seed", "row", *METRICS, *MEASURED])
+
+
+def progress(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
+    """One line a run: policy, seed, status, share of its examples seen, epochs seen and asked for, accuracy so far."""
+    lines = []
+    for spec, record in pairs:
+        last: Row = record.rows[-1] if record.rows else {"epoch": 0.0}
+        line = {"policy": spec.label, "seed": spec.seed, "status": record.status, "done": last["epoch"] / spec.epochs}
+        line |= {"epoch": last["epoch"], "epochs": spec.epochs, "test_accuracy": last.get("test_accuracy", math.nan)}
+        lines.append(line)
+    return pd.DataFrame(lines, columns=["policy", "seed", "status", "done", "epoch", "epochs", "test_accuracy"])
+
+
+def seconds_to_go(pairs: Sequence[tuple[RunSpec, RunRecord]], runs: int) -> float:
+    """About how long `runs` runs, of which `pairs` have begun, still take if as many go on at once as do now.
+
+    The epochs left over the epochs a second of those that are running, by the clock between their last two rows, or
+    without evaluation where there is but one. A run that has not begun counts as the mean of the others. NaN where
+    none has a row to go by.
+    """
+    speed = left = 0.0
+    for spec, record in pairs:
+        if record.status in FINAL:
+            continue
+        left += spec.epochs - (record.rows[-1]["epoch"] if record.rows else 0.0)
+        if record.status == "running" and record.rows:
+            (before, last) = ({"epoch": 0.0, "time_ms": 0.0}, *record.rows)[-2:]
+            seconds = (last["time_ms"] - before["time_ms"]) / 1000 if len(record.rows) > 1 else last["train_seconds"]
+            speed += (last["epoch"] - before["epoch"]) / seconds if seconds > 0 else 0.0
+    if speed == 0:
+        return math.nan
+    waiting = runs - len(pairs)
+    return (left + waiting * sum(spec.epochs for spec, _ in pairs) / len(pairs)) / speed
 
 
 def measure(table: pd.DataFrame, claim: Claim) -> Measured | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from lrbs_core.claims import Measured
 
@@ -40,8 +40,9 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Measured
         return Measured(mean, math.nan, math.nan, n)
     if min(values) == max(values):
         return Measured(mean, mean, mean, n)
-    low, high = stats.ttest_1samp(values, 0.0).confidence_interval(confidence)
-    return Measured(mean, float(low), float(high), n)
+    # Not stats.ttest_1samp, of which a report of many rows would spend most of its time in checks of its input.
+    half = float(special.stdtrit(n - 1, (1 + confidence) / 2) * np.std(values, ddof=1)) / math.sqrt(n)
+    return Measured(mean, mean - half, mean + half, n)
 
 
 def bootstrap_interval(values: Sequence[float], confidence: float = 0.95, seed: int = 0) -> Measured:

@@ -15,7 +15,9 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterable, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,10 +31,12 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from lrbs_core.journal import MEASURED, METRICS, Reader, Row, RunFolder, Status
 from lrbs_core.specs import RunSpec
+from lrbs_core.store import SWEEP_TAG
 
 __all__ = ["DEFAULT_STORE", "Delivery", "Record", "connect", "final_keys", "read", "tell_parents", "without_password"]
 
@@ -41,6 +45,7 @@ POINTS_A_CALL = 1000
 SECONDS_A_PASS = 2.0
 # What the UI needs to open on runs (rather than on traces of language models), and what it shows above them.
 EXPERIMENT_TAGS = {
+    SWEEP_TAG[0]: SWEEP_TAG[1],
     "mlflow.experimentKind": "custom_model_development",
     MLFLOW_RUN_NOTE: (
         "A sweep of lrbs. Open a launch (+) to see its runs, one a policy and seed; group by the tag `lrbs.policy` and "
@@ -59,11 +64,21 @@ def connect(uri: str | None) -> MlflowClient:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
     try:
-        client = MlflowClient(tracking_uri=uri)
-        client.search_experiments(max_results=1)
+        with _alone(uri):
+            client = MlflowClient(tracking_uri=uri)
+            client.search_experiments(max_results=1)
     except Exception as error:
         raise ValueError(without_password(f"tracking store {uri} cannot be reached: {_first_line(error)}")) from None
     return client
+
+
+def _alone(uri: str) -> AbstractContextManager[object]:
+    """One at a time opens an SQLite file: of two who make the tables of a new one at once, one fails."""
+    scheme, _, path = uri.partition("?")[0].partition(":///")
+    file = Path(path)
+    if scheme != "sqlite" or not os.access(file.parent, os.W_OK):
+        return nullcontext()
+    return FileLock(file.with_name(f".{file.name}.lock"))
 
 
 def _first_line(error: Exception) -> str:
@@ -180,15 +195,18 @@ class _Sent:
 class Delivery:
     """Delivers journals to the store, in a thread while used as a context manager.
 
+    `parents`: the launches that new runs belong to, by sweep, where not one of its own.
     One of these at a time writes a store file (SQLite); a server or PostgreSQL takes several.
     """
 
-    def __init__(self, client: MlflowClient, folders: Sequence[RunFolder]) -> None:
+    def __init__(
+        self, client: MlflowClient, folders: Sequence[RunFolder], parents: Mapping[str, str] | None = None
+    ) -> None:
         self.client = client
         self.error = ""
         self._sent = [_Sent(folder) for folder in folders]
-        self._runs: dict[str, dict[str, Run]] = {}
-        self._parents: dict[str, str] = {}
+        self._launch = uuid.uuid4().hex
+        self._parents = dict(parents or {})
         self._locks: dict[str, FileLock] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="lrbs-delivery", daemon=True)
@@ -203,6 +221,10 @@ class Delivery:
         self.deliver()
         self.close()
 
+    def add(self, folder: RunFolder) -> None:
+        """One more journal to deliver, from the next pass on."""
+        self._sent.append(_Sent(folder))
+
     @property
     def late(self) -> int:
         """Runs of which the store has not been told everything."""
@@ -213,20 +235,20 @@ class Delivery:
         self.error = ""
         for sent in self._sent:
             sent.reader.poll()
-            if sent.pending:
-                if not self._may_write(sent.folder):
-                    self.error = "another lrbs process delivers this sweep"
-                    continue
-                try:
-                    self._deliver(sent)
-                except Exception as error:
-                    self.error = without_password(_first_line(error))
-                    self._runs.clear()  # a call that failed here may have come through there
-                    if not self._reachable():
-                        return  # else it is this run's own trouble, which must not hold up the others
+        for sent in filter(lambda sent: sent.pending, self._sent):
+            if not self._may_write(sent.folder):
+                self.error = "another lrbs process delivers this sweep"
+                continue
+            try:
+                self._deliver(sent)
+            except Exception as error:
+                self.error = without_password(_first_line(error))
+                sent.run_id, sent.rows = "", 0  # what the store has of it, only the store knows
+                if not self._reachable():
+                    return  # else it is this run's own trouble, which must not hold up the others
 
     def _may_write(self, folder: RunFolder) -> bool:
-        """Takes a sweep's lock, for as long as this lives: two who deliver at once would make two runs of one key."""
+        """Takes a sweep's lock, for as long as this lives: two who deliver at once would both do all the work."""
         if folder.sweep not in self._locks:
             lock = FileLock(folder.path.parent / ".delivery.lock", blocking=False)
             try:
@@ -290,51 +312,88 @@ class Delivery:
     def _run_of(self, sent: _Sent) -> str:
         """The MLflow run of the spec: the one there is, or a new one."""
         sweep, spec = sent.folder.sweep, sent.folder.spec
-        experiment = self.client.get_experiment_by_name(sweep)
-        if experiment is None:
-            experiment_id = self.client.create_experiment(sweep, tags=EXPERIMENT_TAGS)
-        else:
-            experiment_id = experiment.experiment_id
-        if sweep not in self._runs:
-            self._runs[sweep] = _children(self.client, sweep)
-        known = self._runs[sweep].get(spec.key)
-        if known is not None:
-            if known.data.tags.get("lrbs.started_ms") == str(sent.reader.started_ms):
-                if parent := known.data.tags.get(MLFLOW_PARENT_RUN_ID):
-                    self._parents.setdefault(sweep, parent)
-                if "lrbs.machine" not in known.data.tags:  # never got further than its creation
-                    self._tell_spec(str(known.info.run_id), spec)
-                return str(known.info.run_id)
-            # Its journal is gone and the run began anew: points of two journals must not mix in one run.
-            self.client.delete_run(known.info.run_id)
-        if sweep not in self._parents:
-            self._parents[sweep] = self._new_parent(experiment_id, sweep)
-        tags = {
-            MLFLOW_PARENT_RUN_ID: self._parents[sweep],
-            "lrbs.key": spec.key,
-            "lrbs.sweep": sweep,
-            "lrbs.policy": spec.label,
-            "lrbs.seed": str(spec.seed),
-            "lrbs.status": "running",
-            "lrbs.started_ms": str(sent.reader.started_ms),
-            "lrbs.overrides": _overrides(spec),
-        }
-        run = self.client.create_run(
-            experiment_id, sent.reader.started_ms, tags=tags, run_name=f"{spec.label} seed={spec.seed}"
-        )
-        self._tell_spec(str(run.info.run_id), spec)
+        experiment_id = self._experiment_of(sweep)
+
+        def find() -> list[Run]:
+            runs = []
+            for run in self._tagged(experiment_id, "lrbs.key", spec.key):
+                started_ms = int(run.data.tags.get("lrbs.started_ms", 0))
+                if started_ms > sent.reader.started_ms:
+                    raise ValueError(f"{run.info.run_name} was begun anew elsewhere: this journal of it is out of date")
+                if started_ms < sent.reader.started_ms:
+                    # Its journal is gone and the run began anew: points of two journals must not mix in one run.
+                    self.client.delete_run(run.info.run_id)
+                else:
+                    runs.append(run)
+            return runs
+
+        def make() -> None:
+            parent = self._parents.get(sweep) or self._parent_of(sweep, experiment_id)
+            tags = {
+                MLFLOW_PARENT_RUN_ID: parent,
+                "lrbs.key": spec.key,
+                "lrbs.sweep": sweep,
+                "lrbs.policy": spec.label,
+                "lrbs.seed": str(spec.seed),
+                "lrbs.status": "running",
+                "lrbs.started_ms": str(sent.reader.started_ms),
+                "lrbs.overrides": _overrides(spec),
+            }
+            name = f"{spec.label} seed={spec.seed}"
+            self.client.create_run(experiment_id, sent.reader.started_ms, tags=tags, run_name=name)
+
+        run = self._only(find, make)
+        if parent := run.data.tags.get(MLFLOW_PARENT_RUN_ID):
+            self._parents.setdefault(sweep, parent)
+        if "lrbs.machine" not in run.data.tags:  # never got further than its creation
+            self._tell_spec(str(run.info.run_id), sent.folder)
         return str(run.info.run_id)
 
-    def _tell_spec(self, run_id: str, spec: RunSpec) -> None:
-        params = [Param(name, str(value)) for name, value in flatten(spec.to_dict()).items()]
+    def _parent_of(self, sweep: str, experiment_id: str) -> str:
+        runs = sum(sent.folder.sweep == sweep for sent in self._sent)
+        tags = {"lrbs.sweep": sweep, "lrbs.launch": self._launch, "lrbs.runs": str(runs)}
+        name = f"{sweep} {datetime.now(UTC):%Y-%m-%d %H:%M}"
+        parent = self._only(
+            lambda: self._tagged(experiment_id, "lrbs.launch", self._launch),
+            lambda: self.client.create_run(experiment_id, tags=tags, run_name=name),
+        )
+        return str(parent.info.run_id)
+
+    def _experiment_of(self, sweep: str) -> str:
+        experiment = self.client.get_experiment_by_name(sweep)
+        if experiment is None:
+            try:
+                return str(self.client.create_experiment(sweep, tags=EXPERIMENT_TAGS))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            experiment = self.client.get_experiment_by_name(sweep)  # another machine made it at this moment
+        return str(experiment.experiment_id)
+
+    def _only(self, find: Callable[[], list[Run]], make: Callable[[], object]) -> Run:
+        """The run that `find` finds, made unless there is one.
+
+        MLflow's client may have made two, trying again where the first answer was lost, and so may two machines that
+        deliver copies of a journal at once: of these all agree on the first by id.
+        """
+        runs = find()
+        if not runs:
+            make()
+            runs = find()
+        for double in runs[1:]:
+            self.client.delete_run(double.info.run_id)
+        return runs[0]
+
+    def _tagged(self, experiment_id: str, tag: str, value: str) -> list[Run]:
+        runs = self.client.search_runs([experiment_id], f"tags.`{tag}` = '{value}'", ViewType.ACTIVE_ONLY)
+        return sorted(runs, key=lambda run: str(run.info.run_id))
+
+    def _tell_spec(self, run_id: str, folder: RunFolder) -> None:
+        spec = folder.spec
+        params = [Param(name, str(value)) for name, value in flatten(spec.to_dict() | {"search": folder.point}).items()]
         self.client.log_batch(run_id, params=params)
         self.client.log_text(run_id, json.dumps(spec.to_dict(), indent=1), "spec.json")
         self.client.log_text(run_id, _plan_csv(spec), "plan.csv")
-
-    def _new_parent(self, experiment_id: str, sweep: str) -> str:
-        name = f"{sweep} {datetime.now(UTC):%Y-%m-%d %H:%M}"
-        run = self.client.create_run(experiment_id, tags={"lrbs.sweep": sweep}, run_name=name)
-        return str(run.info.run_id)
 
 
 def _overrides(spec: RunSpec) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lrbs_core.figures.drawing import Look, Panel, axes, positive
+from lrbs_core.journal import Row
 from lrbs_core.results import RunRecord, curves
 from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import mean_interval
@@ -18,12 +19,18 @@ __all__ = ["accuracy_chart", "accuracy_numbers", "metric_chart", "metric_numbers
 
 def metric_numbers(pairs: Sequence[tuple[RunSpec, RunRecord]], metric: str) -> pd.DataFrame:
     """A metric by policy and row: mean over seeds and 95 % interval, with the epoch and updates of the row."""
-    lines = []
-    for (policy, row), group in curves(pairs).groupby(["policy", "row"], sort=False):
-        measured = mean_interval(group[metric].astype(float).tolist())
-        first = group.iloc[0]
-        place = {"policy": policy, "row": row, "epoch": first["epoch"], "updates": first["updates"]}
-        lines.append(place | measured._asdict())
+    places: dict[tuple[str, float], Row] = {}
+    values: dict[tuple[str, float], list[float]] = {}
+    for spec, record in pairs:
+        for row in record.rows:
+            place = (spec.label, row["row"])
+            places.setdefault(place, row)
+            values.setdefault(place, []).append(row[metric])
+    lines = [
+        {"policy": policy, **{name: places[policy, number][name] for name in ("row", "epoch", "updates")}}
+        | mean_interval(values[policy, number])._asdict()
+        for policy, number in places
+    ]
     return pd.DataFrame(lines, columns=["policy", "row", "epoch", "updates", "mean", "low", "high", "n"])
 
 

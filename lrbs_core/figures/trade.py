@@ -34,7 +34,7 @@ def trade_numbers(pairs: Sequence[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def trade_chart(numbers: pd.DataFrame, policies: Sequence[str] | None = None) -> alt.LayerChart:
+def trade_chart(numbers: pd.DataFrame, policies: Sequence[str] | None = None, width: int = WIDTH) -> alt.LayerChart:
     """A point a policy with its interval, and a thin line to its label at the right, where no two labels meet."""
     look, height = Look(numbers, policies), max(HEIGHT, GAP * len(numbers))
     y = axes("test_accuracy", numbers[["mean", "low", "high"]].to_numpy(float).ravel(), log=False)
@@ -48,14 +48,14 @@ def trade_chart(numbers: pd.DataFrame, policies: Sequence[str] | None = None) ->
     colour = alt.Color("policy:N", scale=look.scale(COLOURS), legend=None)
     base = alt.Chart(drawn)
     leaders = base.mark_rule(color="#bbbbbb", strokeWidth=0.75).encode(
-        x=x, y=alt.Y("mean:Q", **y), x2=alt.value(WIDTH + 8), y2="place:Q"
+        x=x, y=alt.Y("mean:Q", **y), x2=alt.value(width + 8), y2="place:Q"
     )
     bars = base.mark_rule(strokeWidth=2).encode(x=x, y=alt.Y("low:Q", **y), y2="high:Q", color=colour)
     points = base.mark_circle(size=70, opacity=1).encode(x=x, y=alt.Y("mean:Q", **y), color=colour)
     labels = base.mark_text(align="left", baseline="middle", dx=4, limit=0).encode(
-        x=alt.value(WIDTH + 8), y=alt.Y("place:Q", **y), text="policy:N"
+        x=alt.value(width + 8), y=alt.Y("place:Q", **y), text="policy:N"
     )
-    layers: alt.LayerChart = (leaders + bars + points + labels).properties(width=WIDTH, height=height)
+    layers: alt.LayerChart = (leaders + bars + points + labels).properties(width=width, height=height)
     figure: alt.LayerChart = layers.configure_axis(gridColor="#eeeeee")
     return figure
 

@@ -15,7 +15,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,10 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# A line on standard output for every run that ends, with the whole address of the server, password and all.
+os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Experiment, Run, ViewType
@@ -46,9 +49,9 @@ DEFAULT_STORE = "sqlite:///mlflow.db"
 SWEEP_TAG = ("lrbs.experiment", "sweep")
 # What of an address is not to be shown. A password may hold spaces, slashes and @; a port is none.
 SECRETS = (
-    (re.compile(r"://[^/@\s:]*:(?!\d+(?:[/?#\s]|$))[^@\n]*@"), "://...@"),
-    (re.compile(r"://\S*@"), "://...@"),
     (re.compile(r"(?i)((?:passw|pwd|secret|token|signature|credential|key)[\w-]*=)[^&\s'\"]+"), r"\1..."),
+    (re.compile(r"://[^/@\s:]*:(?!\d+(?:[/?#\s]|$))[^@\n]*@"), "://...@"),
+    (re.compile(r"://(?!/)\S*@"), "://...@"),
 )
 # Artifacts read at once: over a network most of the time goes by in waiting.
 READERS = 8
@@ -63,11 +66,25 @@ def connect(uri: str | None) -> MlflowClient:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
     try:
-        client = MlflowClient(tracking_uri=uri)
-        client.search_experiments(max_results=1)
+        with _alone(uri):
+            client = MlflowClient(tracking_uri=uri)
+            client.search_experiments(max_results=1)
+    except ValueError:  # it may name a part of a password, cut where it was not meant to be
+        raise ValueError(
+            f"tracking store {without_password(uri)} must be an address: write @ : / in a password as %40 %3A %2F"
+        ) from None
     except Exception as error:
         raise ValueError(without_password(f"tracking store {uri} cannot be reached: {first_line(error)}")) from None
     return client
+
+
+def _alone(uri: str) -> AbstractContextManager[object]:
+    """One at a time opens an SQLite file: of two who make the tables of a new one at once, one fails."""
+    scheme, _, path = uri.partition("?")[0].partition(":///")
+    file = Path(path)
+    if scheme != "sqlite" or not os.access(file.parent, os.W_OK):
+        return nullcontext()
+    return FileLock(file.with_name(f".{file.name}.lock"))
 
 
 def first_line(error: Exception) -> str:

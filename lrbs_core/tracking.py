@@ -1,4 +1,4 @@
-"""MLflow: delivers the journals, and reads runs back.
+"""Delivery: the journals, told to MLflow.
 
 Experiment = sweep; one parent run a launch, one child a spec, found by its key and never made twice. Everything is
 read from the journals, with their own timestamps, so that sending it again adds nothing: MLflow keys a point by
@@ -10,23 +10,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
-import os
-import re
-import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, NamedTuple
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# The thread that delivers tries again by itself, so a single call need not insist.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+from typing import Any
 
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient
@@ -34,13 +22,12 @@ from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
-from lrbs_core.journal import MEASURED, METRICS, Reader, Row, RunFolder, Status
+from lrbs_core.journal import MEASURED, METRICS, Reader, RunFolder, Status
 from lrbs_core.specs import RunSpec
-from lrbs_core.store import SWEEP_TAG
+from lrbs_core.store import SWEEP_TAG, children, first_line, without_password
 
-__all__ = ["DEFAULT_STORE", "Delivery", "Record", "connect", "final_keys", "read", "tell_parents", "without_password"]
+__all__ = ["Delivery", "experiment_of", "only", "tell_parents"]
 
-DEFAULT_STORE = "sqlite:///mlflow.db"
 POINTS_A_CALL = 1000
 SECONDS_A_PASS = 2.0
 # What the UI needs to open on runs (rather than on traces of language models), and what it shows above them.
@@ -55,77 +42,6 @@ EXPERIMENT_TAGS = {
 ENDS: dict[Status, str] = {"finished": "FINISHED", "diverged": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
-def connect(uri: str | None) -> MlflowClient:
-    """A client of the store at `uri`, of $MLFLOW_TRACKING_URI, or of `mlflow.db` in this folder, made now if it is new.
-
-    Raises ValueError in one line when the store cannot be reached.
-    """
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
-    try:
-        with _alone(uri):
-            client = MlflowClient(tracking_uri=uri)
-            client.search_experiments(max_results=1)
-    except Exception as error:
-        raise ValueError(without_password(f"tracking store {uri} cannot be reached: {_first_line(error)}")) from None
-    return client
-
-
-def _alone(uri: str) -> AbstractContextManager[object]:
-    """One at a time opens an SQLite file: of two who make the tables of a new one at once, one fails."""
-    scheme, _, path = uri.partition("?")[0].partition(":///")
-    file = Path(path)
-    if scheme != "sqlite" or not os.access(file.parent, os.W_OK):
-        return nullcontext()
-    return FileLock(file.with_name(f".{file.name}.lock"))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
-def without_password(text: str) -> str:
-    """An address, or a text with one in it, fit to be shown."""
-    return re.sub(r"://[^/@\s]*@", "://...@", text)
-
-
-class Record(NamedTuple):
-    """One run as the store has it."""
-
-    key: str
-    status: Status
-    machine: str
-    rows: list[Row]
-
-
-def read(client: MlflowClient, sweep: str, keys: Iterable[str]) -> dict[str, Record]:
-    """The runs of these keys: an ended run's rows from its `rows.csv`, a running one's from its metric histories."""
-    records = {}
-    wanted = set(keys)
-    for key, run in _children(client, sweep).items():
-        if key in wanted:
-            status = run.data.tags.get("lrbs.status", "running")
-            rows = _rows_of(client, run) if status in ENDS else _history(client, run)
-            records[key] = Record(key, status, run.data.tags.get("lrbs.machine", ""), rows)
-    return records
-
-
-def overrides_present(client: MlflowClient, sweep: str) -> dict[str, int]:
-    """How many runs the sweep has with each set of overrides, for telling a person what there is to report."""
-    counts: dict[str, int] = {}
-    for run in _children(client, sweep).values():
-        text = run.data.tags.get("lrbs.overrides", "")
-        counts[text] = counts.get(text, 0) + 1
-    return counts
-
-
-def final_keys(client: MlflowClient, sweep: str) -> set[str]:
-    """The keys whose runs have come to their end in the store."""
-    ended = ("finished", "diverged", "stopped")
-    return {key for key, run in _children(client, sweep).items() if run.data.tags.get("lrbs.status") in ended}
-
-
 def tell_parents(
     client: MlflowClient, sweep: str, keys: Iterable[str], tags: dict[str, str], texts: dict[str, str]
 ) -> None:
@@ -134,43 +50,45 @@ def tell_parents(
     Raises ValueError in one line when the store does not take it.
     """
     try:
-        runs = _children(client, sweep)
+        runs = children(client, sweep)
         for parent in {runs[key].data.tags[MLFLOW_PARENT_RUN_ID] for key in keys if key in runs}:
             client.log_batch(parent, tags=[RunTag(name, value) for name, value in tags.items()])
             for name, text in texts.items():
                 client.log_text(parent, text, name)
     except Exception as error:
-        reason = without_password(_first_line(error))
+        reason = without_password(first_line(error))
         raise ValueError(f"tracking store not told the outcome ({reason}): the same command tries again") from None
 
 
-def _children(client: MlflowClient, sweep: str) -> dict[str, Run]:
+def experiment_of(client: MlflowClient, sweep: str) -> str:
+    """The id of the sweep's experiment, made now if it is new."""
     experiment = client.get_experiment_by_name(sweep)
-    runs: dict[str, Run] = {}
-    token: str | None = None
-    while experiment is not None:
-        page = client.search_runs(
-            [experiment.experiment_id], run_view_type=ViewType.ACTIVE_ONLY, max_results=1000, page_token=token
-        )
-        runs |= {run.data.tags["lrbs.key"]: run for run in page if "lrbs.key" in run.data.tags}
-        token = page.token
-        if not token:
-            break
-    return runs
+    if experiment is None:
+        try:
+            return str(client.create_experiment(sweep, tags=EXPERIMENT_TAGS))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        experiment = client.get_experiment_by_name(sweep)  # another machine made it at this moment
+    name, value = SWEEP_TAG
+    if name not in experiment.tags:
+        client.set_experiment_tag(experiment.experiment_id, name, value)
+    return str(experiment.experiment_id)
 
 
-def _rows_of(client: MlflowClient, run: Run) -> list[Row]:
-    with tempfile.TemporaryDirectory() as scratch:
-        text = Path(client.download_artifacts(run.info.run_id, "rows.csv", scratch)).read_text()
-    return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(io.StringIO(text))]
+def only(client: MlflowClient, find: Callable[[], list[Run]], make: Callable[[], object]) -> Run:
+    """The run that `find` finds, made unless there is one.
 
-
-def _history(client: MlflowClient, run: Run) -> list[Row]:
-    rows: dict[int, Row] = {}
-    for name in (*METRICS, *MEASURED):
-        for point in client.get_metric_history(run.info.run_id, name):
-            rows.setdefault(point.step, {"row": point.step, "time_ms": point.timestamp})[name] = point.value
-    return [rows[step] for step in sorted(rows) if rows[step].keys() >= set(METRICS)]
+    MLflow's client may have made two, trying again where the first answer was lost, and so may two machines that
+    deliver copies of a journal at once: of these all agree on the first by id.
+    """
+    runs = find()
+    if not runs:
+        make()
+        runs = find()
+    for double in runs[1:]:
+        client.delete_run(double.info.run_id)
+    return runs[0]
 
 
 class _Sent:
@@ -242,7 +160,7 @@ class Delivery:
             try:
                 self._deliver(sent)
             except Exception as error:
-                self.error = without_password(_first_line(error))
+                self.error = without_password(first_line(error))
                 sent.run_id, sent.rows = "", 0  # what the store has of it, only the store knows
                 if not self._reachable():
                     return  # else it is this run's own trouble, which must not hold up the others
@@ -273,7 +191,7 @@ class Delivery:
                 if all(state in ENDS for state in states):
                     self.client.set_terminated(parent, "FAILED" if "failed" in states else "FINISHED")
         except Exception as error:
-            self.error = without_password(_first_line(error))
+            self.error = without_password(first_line(error))
         finally:
             for lock in self._locks.values():
                 lock.release()
@@ -312,7 +230,7 @@ class Delivery:
     def _run_of(self, sent: _Sent) -> str:
         """The MLflow run of the spec: the one there is, or a new one."""
         sweep, spec = sent.folder.sweep, sent.folder.spec
-        experiment_id = self._experiment_of(sweep)
+        experiment_id = experiment_of(self.client, sweep)
 
         def find() -> list[Run]:
             runs = []
@@ -328,9 +246,10 @@ class Delivery:
             return runs
 
         def make() -> None:
-            parent = self._parents.get(sweep) or self._parent_of(sweep, experiment_id)
+            if sweep not in self._parents:
+                self._parents[sweep] = self._parent_of(sweep, experiment_id)
             tags = {
-                MLFLOW_PARENT_RUN_ID: parent,
+                MLFLOW_PARENT_RUN_ID: self._parents[sweep],
                 "lrbs.key": spec.key,
                 "lrbs.sweep": sweep,
                 "lrbs.policy": spec.label,
@@ -342,7 +261,7 @@ class Delivery:
             name = f"{spec.label} seed={spec.seed}"
             self.client.create_run(experiment_id, sent.reader.started_ms, tags=tags, run_name=name)
 
-        run = self._only(find, make)
+        run = only(self.client, find, make)
         if parent := run.data.tags.get(MLFLOW_PARENT_RUN_ID):
             self._parents.setdefault(sweep, parent)
         if "lrbs.machine" not in run.data.tags:  # never got further than its creation
@@ -352,37 +271,13 @@ class Delivery:
     def _parent_of(self, sweep: str, experiment_id: str) -> str:
         runs = sum(sent.folder.sweep == sweep for sent in self._sent)
         tags = {"lrbs.sweep": sweep, "lrbs.launch": self._launch, "lrbs.runs": str(runs)}
-        name = f"{sweep} {datetime.now(UTC):%Y-%m-%d %H:%M}"
-        parent = self._only(
+        name = f"launch {datetime.now(UTC):%Y-%m-%d %H:%M}"
+        parent = only(
+            self.client,
             lambda: self._tagged(experiment_id, "lrbs.launch", self._launch),
             lambda: self.client.create_run(experiment_id, tags=tags, run_name=name),
         )
         return str(parent.info.run_id)
-
-    def _experiment_of(self, sweep: str) -> str:
-        experiment = self.client.get_experiment_by_name(sweep)
-        if experiment is None:
-            try:
-                return str(self.client.create_experiment(sweep, tags=EXPERIMENT_TAGS))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-            experiment = self.client.get_experiment_by_name(sweep)  # another machine made it at this moment
-        return str(experiment.experiment_id)
-
-    def _only(self, find: Callable[[], list[Run]], make: Callable[[], object]) -> Run:
-        """The run that `find` finds, made unless there is one.
-
-        MLflow's client may have made two, trying again where the first answer was lost, and so may two machines that
-        deliver copies of a journal at once: of these all agree on the first by id.
-        """
-        runs = find()
-        if not runs:
-            make()
-            runs = find()
-        for double in runs[1:]:
-            self.client.delete_run(double.info.run_id)
-        return runs[0]
 
     def _tagged(self, experiment_id: str, tag: str, value: str) -> list[Run]:
         runs = self.client.search_runs([experiment_id], f"tags.`{tag}` = '{value}'", ViewType.ACTIVE_ONLY)

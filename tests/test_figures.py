@@ -9,7 +9,7 @@ from made import made_row, made_spec
 
 from lrbs_core import Policy, Steps, figures, one_cycle
 from lrbs_core.schedules import Constant, Cosine, ExpRange, Linear, Piecewise, Stages, Triangular, Triangular2, Warmup
-from lrbs_core.tracking import Record
+from lrbs_core.store import Record
 
 
 def pair(label, seed, rows, status="finished"):

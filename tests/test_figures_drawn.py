@@ -15,7 +15,7 @@ from lrbs_core import Policy, figures
 from lrbs_core.figures.drawing import log_ticks
 from lrbs_core.figures.trade import GAP, spread
 from lrbs_core.schedules import Triangular, Warmup
-from lrbs_core.tracking import Record
+from lrbs_core.store import Record
 
 NASTY = ("<b>bold</b> & co", "lr[0].x = 'a'", '\\n {datum.x} | $^2$ "quoted"', "policy:N", "a" + 70 * "x")
 

@@ -10,8 +10,8 @@ from made import made_row, made_spec
 from lrbs_core import Claim, Policy, Triangular
 from lrbs_core.html import findings, html
 from lrbs_core.report import overview
+from lrbs_core.store import Record
 from lrbs_core.sweeping import Sweep, override
-from lrbs_core.tracking import Record
 
 HOSTILE = "<script>alert('no')</script> & \"cycles\""
 ACCURACIES = {"constant": [90.0, 90.5, 91.0], HOSTILE: [93.1, 93.4, 94.1]}

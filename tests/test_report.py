@@ -8,9 +8,9 @@ from scipy import stats
 
 from lrbs_core import Claim, Policy, Steps, Triangular, noise_scale
 from lrbs_core.report import PAGE, markdown, overview, range_markdown, write_section
+from lrbs_core.store import Record
 from lrbs_core.sweeping import Sweep, override
 from lrbs_core.tables import print_overview
-from lrbs_core.tracking import Record
 
 ACCURACIES = {"decaying": [90.1, 90.4, 90.7], "growing": [90.2, 90.3, 90.9]}
 

@@ -6,7 +6,7 @@ from made import made_row, made_spec
 
 from lrbs_core.claims import Claim
 from lrbs_core.results import curves, measure, run_table
-from lrbs_core.tracking import Record
+from lrbs_core.store import Record
 
 
 def pair(label: str, seed: int, accuracy: float, status: str = "finished", rows: int = 2):

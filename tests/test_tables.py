@@ -6,8 +6,8 @@ import pytest
 from made import made_row, made_spec
 
 from lrbs_core import Linear, Policy, Stages, Triangular, range_test, tables
+from lrbs_core.store import Record
 from lrbs_core.sweeping import Sweep
-from lrbs_core.tracking import Record
 
 DIGITS = {
     "dataset": "digits", "model": "convnet", "optimizer": "sgd", "weight_decay": 5e-4, "ghost_size": 8,

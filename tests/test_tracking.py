@@ -10,7 +10,7 @@ from made import made_row, made_run, made_spec
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-from lrbs_core import tracking
+from lrbs_core import store, tracking
 from lrbs_core.journal import MEASURED, METRICS, Journal
 
 
@@ -27,7 +27,7 @@ def server(tmp_path_factory):
     uri = f"http://127.0.0.1:{port}"
     for _ in range(600):
         try:
-            tracking.connect(uri)
+            store.connect(uri)
             break
         except ValueError:
             time.sleep(0.1)
@@ -40,17 +40,17 @@ def server(tmp_path_factory):
 def migrated(tmp_path_factory) -> Path:
     """An empty SQLite store, made once: migrating takes seconds."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    tracking.connect(f"sqlite:///{path}")
+    store.connect(f"sqlite:///{path}")
     return path
 
 
 @pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.xdist_group("server"))])
 def client(request, tmp_path, monkeypatch) -> MlflowClient:
     if request.param == "server":
-        return tracking.connect(request.getfixturevalue("server"))
+        return store.connect(request.getfixturevalue("server"))
     (tmp_path / "mlflow.db").write_bytes(request.getfixturevalue("migrated").read_bytes())
     monkeypatch.chdir(tmp_path)
-    return tracking.connect(f"sqlite:///{tmp_path}/mlflow.db")
+    return store.connect(f"sqlite:///{tmp_path}/mlflow.db")
 
 
 @pytest.fixture
@@ -129,14 +129,14 @@ def test_a_run_that_goes_on_stays_one_run(client, sweep, tmp_path):
     deliver(client, made_run(tmp_path, spec, [made_row(1)], status="running", sweep=sweep))
     (run,) = children(client, sweep)
     assert run.info.status == "RUNNING"
-    assert tracking.final_keys(client, sweep) == set()
+    assert store.final_keys(client, sweep) == set()
 
     deliver(client, made_run(tmp_path, spec, [made_row(1), made_row(2), made_row(3)], sweep=sweep))
     (again,) = children(client, sweep)
     assert again.info.run_id == run.info.run_id
     assert again.info.status == "FINISHED"
     assert sorted({step for _, step, _, _ in points(client, again)}) == [1, 2, 3]
-    assert tracking.final_keys(client, sweep) == {spec.key}
+    assert store.final_keys(client, sweep) == {spec.key}
 
 
 def test_a_failed_run_says_why_and_may_succeed_later(client, sweep, tmp_path):
@@ -168,7 +168,7 @@ def test_what_is_read_back_is_what_was_journalled(client, sweep, tmp_path):
         made_run(tmp_path, ended, rows, status="diverged", sweep=sweep),
         made_run(tmp_path, running, rows, status="running", sweep=sweep),
     )
-    records = tracking.read(client, sweep, [ended.key, running.key, "no such key"])
+    records = store.read(client, sweep, [ended.key, running.key, "no such key"])
     assert records.keys() == {ended.key, running.key}
     assert records[ended.key].status == "diverged"
     assert records[running.key].status == "running"
@@ -230,9 +230,7 @@ def test_the_thread_delivers_while_a_run_goes_on(client, sweep, tmp_path, monkey
         for number in (2, 3):
             journal.append(made_row(number))
             until = time.monotonic() + 20
-            while (
-                len(tracking.read(client, sweep, [folder.spec.key]).get(folder.spec.key, ("", "", "", []))[3]) < number
-            ):
+            while len(store.read(client, sweep, [folder.spec.key]).get(folder.spec.key, ("", "", "", []))[3]) < number:
                 assert time.monotonic() < until, "the row never came"
                 time.sleep(0.05)
         journal.set_status("finished")
@@ -250,7 +248,7 @@ def test_the_thread_delivers_while_a_run_goes_on(client, sweep, tmp_path, monkey
 def test_an_unreachable_store_is_one_line_without_the_password(uri, says, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(ValueError, match="cannot be reached") as error:
-        tracking.connect(uri)
+        store.connect(uri)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
     assert "secret" not in str(error.value)
@@ -264,4 +262,4 @@ def test_a_measured_noise_scale_is_told_and_read_back_where_a_row_has_it(client,
     (run,) = children(client, sweep)
     told = client.get_metric_history(run.info.run_id, "gradient_noise_scale")
     assert [(point.step, point.value) for point in told] == [(2, 7.5)]
-    assert tracking.read(client, sweep, [folder.spec.key])[folder.spec.key].rows == rows
+    assert store.read(client, sweep, [folder.spec.key])[folder.spec.key].rows == rows

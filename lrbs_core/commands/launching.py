@@ -32,9 +32,9 @@ def run_missing(
 ) -> None:
     """Has `run_all` run what is left of a sweep, delivers it meanwhile, and shows what the journals then hold."""
     if not offline:
-        from lrbs_core import tracking
+        from lrbs_core import store, tracking
 
-        client = tracking.connect(tracking_uri)
+        client = store.connect(tracking_uri)
     from lrbs_core import training
 
     training.prepare(sweep.runs, machine)
@@ -42,7 +42,7 @@ def run_missing(
     left = sweeping.pending(folders)
     with ExitStack() as stack:
         if not offline:
-            told = tracking.final_keys(client, sweep.name)
+            told = store.final_keys(client, sweep.name)
             elsewhere = [folder for folder in left if folder.spec.key in told and not folder.journal_path.exists()]
             if elsewhere:
                 say(f"{len(elsewhere)} run(s) have ended already, by the tracking store: not run again")
@@ -59,12 +59,12 @@ def run_missing(
     readers = [(folder.spec, Reader(folder.journal_path).poll()) for folder in folders]
     pairs: list[tuple[RunSpec, RunRecord]] = [(spec, reader) for spec, reader in readers if reader.status is not None]
     if not offline and elsewhere:
-        records = tracking.read(client, sweep.name, [folder.spec.key for folder in elsewhere])
+        records = store.read(client, sweep.name, [folder.spec.key for folder in elsewhere])
         pairs += [(folder.spec, records[folder.spec.key]) for folder in elsewhere]
     show(pairs)
     if not offline:
-        store = tracking.without_password(client.tracking_uri)
-        say(f"browse them: mlflow ui --backend-store-uri {store}, experiment {sweep.name}")
+        where = store.without_password(client.tracking_uri)
+        say(f"browse them: mlflow ui --backend-store-uri {where}, experiment {sweep.name}")
     failed = sum(reader.status == "failed" for _, reader in pairs)
     undone = len(set(left) & set(sweeping.pending(folders))) - failed
     if undone:

@@ -25,7 +25,7 @@ from lrbs_core.commands.options import (
     Out,
     Store,
 )
-from lrbs_core.journal import RunFolder
+from lrbs_core.journal import FINAL, RunFolder
 from lrbs_core.specs import Machine, RunSpec
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def range_test(
         sweeping.run_serially(folders, train, training.describe(machine))
 
     def show(pairs: Sequence[tuple[RunSpec, RunRecord]]) -> None:
-        if sum(record.status in sweeping.FINAL for _, record in pairs) < len(sweep.runs):
+        if sum(record.status in FINAL for _, record in pairs) < len(sweep.runs):
             return
         document = tables.range_document(sweep, pairs)
         if as_json:
@@ -106,11 +106,11 @@ def range_test(
         if figure is not None:
             figures.save(chart, figure)
         if not offline:
-            from lrbs_core import tracking
+            from lrbs_core import store, tracking
 
             texts = {"range_test.json": json.dumps(document, indent=1), "range_test.svg": figures.svg(chart)}
             tags = {f"lrbs.range_{name}": f"{document[name]['mean']:.4g}" for name in ("low", "high")}
             keys = [spec.key for spec in sweep.runs]
-            tracking.tell_parents(tracking.connect(tracking_uri), sweep.name, keys, tags, texts)
+            tracking.tell_parents(store.connect(tracking_uri), sweep.name, keys, tags, texts)
 
     run_missing(sweep, machine, out, tracking_uri, offline, run_all, show)

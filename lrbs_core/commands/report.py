@@ -51,15 +51,15 @@ def report(
     """Policies side by side and each claim beside what was measured, from MLflow."""
     sweep = load_sweep(sweep_file, scale, model, dataset, seeds, data_dir)
     from lrbs_core import report as page
-    from lrbs_core import results, tracking
+    from lrbs_core import results, store, tracking
 
-    client = tracking.connect(tracking_uri)
-    records = tracking.read(client, sweep.name, [spec.key for spec in sweep.runs])
+    client = store.connect(tracking_uri)
+    records = store.read(client, sweep.name, [spec.key for spec in sweep.runs])
     pairs = [(spec, records[spec.key]) for spec in sweep.runs if spec.key in records]
     if not pairs:
-        store = tracking.without_password(client.tracking_uri)
-        say(f"no run of {sweep.name}, as given, is in {store} yet: start it with `lrbs run {sweep_file}`")
-        for overrides, count in tracking.overrides_present(client, sweep.name).items():
+        where = store.without_password(client.tracking_uri)
+        say(f"no run of {sweep.name}, as given, is in {where} yet: start it with `lrbs run {sweep_file}`")
+        for overrides, count in store.overrides_present(client, sweep.name).items():
             say(f"not in this report: {count} run(s) made with {overrides or 'no overrides'}")
     document = page.overview(sweep, pairs, baseline, margin, target)
     if as_json:

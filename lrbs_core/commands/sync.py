@@ -26,11 +26,13 @@ def sync(
     folders = list(RunFolder.find(directory))
     if not folders:
         raise ValueError(f"a folder of journals must hold runs (spec.json), but got none in {directory}")
-    from lrbs_core import tracking
+    from lrbs_core import store, tracking
 
-    delivery = tracking.Delivery(tracking.connect(tracking_uri), folders)
+    delivery = tracking.Delivery(store.connect(tracking_uri), folders)
     delivery.deliver()
     if delivery.late:
-        raise ValueError(f"{delivery.late} of {len(folders)} run(s) could not be delivered: {delivery.error}")
+        delivery.deliver()  # whoever delivered the same runs at this moment may be done
     delivery.close()
+    if delivery.late or delivery.error:
+        raise ValueError(f"{delivery.late} of {len(folders)} run(s) could not be delivered: {delivery.error}")
     say(f"{len(folders)} run(s) delivered")

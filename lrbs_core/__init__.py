@@ -23,12 +23,13 @@ from lrbs_core.schedules import (
     Welch,
     warmup_linear,
 )
+from lrbs_core.spaces import Choice, Range
 from lrbs_core.specs import Machine, RunSpec
 from lrbs_core.version import __version__
 
 __all__ = [
-    "Claim", "Constant", "Cosine", "ExpRange", "Exponential", "Hann", "Linear", "Machine", "Piecewise", "Plan",
-    "Policy", "Polynomial", "Product", "RunSpec", "Schedule", "Setting", "Stages", "Steps", "Triangular", "Triangular2",
-    "Warmup", "Welch", "__version__", "make_plan", "noise_scale", "one_cycle", "rate_an_epoch", "to_epochs", "walk",
-    "warmup_linear",
+    "Choice", "Claim", "Constant", "Cosine", "ExpRange", "Exponential", "Hann", "Linear", "Machine", "Piecewise",
+    "Plan", "Policy", "Polynomial", "Product", "Range", "RunSpec", "Schedule", "Setting", "Stages", "Steps",
+    "Triangular", "Triangular2", "Warmup", "Welch", "__version__", "make_plan", "noise_scale", "one_cycle",
+    "rate_an_epoch", "to_epochs", "walk", "warmup_linear",
 ]  # fmt: skip

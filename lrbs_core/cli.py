@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from lrbs_core.commands.dashboard import dashboard
+from lrbs_core.commands.doctor import doctor
 from lrbs_core.commands.launching import say
 from lrbs_core.commands.plan import plan
 from lrbs_core.commands.range_test import range_test
@@ -48,6 +49,7 @@ for name, command, example in (
     ("sync", sync, "lrbs-runs"),
     ("report", report, "sweeps/quickstart.py --figure accuracy.svg"),
     ("dashboard", dashboard, "--tracking-uri sqlite:///mlflow.db"),
+    ("doctor", doctor, "sweeps/quickstart.py"),
 ):
     app.command(name, epilog=f"Example: lrbs {name} {example}")(command)
 

@@ -10,8 +10,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 
 from lrbs_core.specs import IMAGE_SUFFIXES
 
-__all__ = ["Arrays", "decode", "image_names", "read_image", "splits_of"]
+__all__ = ["Arrays", "cache_home", "decode", "image_names", "read_image", "splits_of"]
 
 ARRAYS = ("train_pixels", "train_labels", "test_pixels", "test_labels")
 
@@ -87,7 +88,7 @@ def _image_folder(folder: Path) -> Arrays:
     train, test, classes = splits_of(folder)
     splits = [_files(folder, split, classes) for split in (train, test)]
     manifest = json.dumps([[vars(file) for file in split] for split in splits])
-    home = _cache_home() / f"imagefolder-{_digest(str(folder.resolve()))}"
+    home = cache_home() / f"imagefolder-{_digest(str(folder.resolve()))}"
     with FileLock(_made(home).with_suffix(".lock")):
         place = home / _digest(manifest)
         if not place.exists():
@@ -188,14 +189,15 @@ def _known_pixels(home: Path) -> dict[_File, npt.NDArray[np.uint8]]:
     known: dict[_File, npt.NDArray[np.uint8]] = {}
     for place in home.iterdir():
         arrays = _load(place)
-        for split, pixels in zip(
-            json.loads((place / "files.json").read_text()), (arrays.train_pixels, arrays.test_pixels), strict=True
-        ):
-            known |= {_File(**file): image for file, image in zip(split, pixels, strict=True)}
+        with _as_stored(place):
+            splits = json.loads((place / "files.json").read_text())
+            for split, pixels in zip(splits, (arrays.train_pixels, arrays.test_pixels), strict=True):
+                known |= {_File(**file): image for file, image in zip(split, pixels, strict=True)}
     return known
 
 
-def _cache_home() -> Path:
+def cache_home() -> Path:
+    """The folder that decoded datasets are kept in."""
     base = os.environ.get("LRBS_CACHE")
     return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lrbs"
 
@@ -210,7 +212,7 @@ def _digest(text: str) -> str:
 
 
 def _cached(name: str, build: Callable[[], Arrays]) -> Arrays:
-    place = _cache_home() / name
+    place = cache_home() / name
     with FileLock(_made(place.parent) / f"{name}.lock"):
         if not place.exists():
             _store(build(), place, [])
@@ -240,13 +242,31 @@ def _discard(place: Path) -> None:
 
 def _scratch(place: Path) -> Path:
     """A free path on the cache's own disk, one for each lock; what a kill left there is removed."""
-    name = place.relative_to(_cache_home()).parts[0]
-    folder = _cache_home() / f".{name}.scratch"
+    name = place.relative_to(cache_home()).parts[0]
+    folder = cache_home() / f".{name}.scratch"
     if folder.exists():
         shutil.rmtree(folder)
     return folder
 
 
 def _load(place: Path) -> Arrays:
-    parts = {name: np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
-    return Arrays(**parts, classes=tuple(json.loads((place / "classes.json").read_text())))
+    """The arrays as they were stored; none may hold an object, so that nothing in the files is executed."""
+    with _as_stored(place):
+        parts = {name: np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+        for name, array in parts.items():
+            dtype, dimensions = (np.uint8, 4) if name.endswith("pixels") else (np.int64, 1)
+            if (array.dtype, array.ndim) != (dtype, dimensions):
+                raise ValueError(f"{name} is {array.dtype} of {array.ndim} dimensions")
+        return Arrays(**parts, classes=tuple(map(str, json.loads((place / "classes.json").read_text()))))
+
+
+@contextmanager
+def _as_stored(place: Path) -> Iterator[None]:
+    """Raises ValueError, with the way out, where the folder does not hold what `_store` wrote."""
+    try:
+        yield
+    except (OSError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"decoded data in {place} cannot be read ({str(error).splitlines()[0]}): remove that folder, "
+            "and the dataset is decoded again"
+        ) from None

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from lrbs_core import figures
+from lrbs_core.report import command
 from lrbs_core.results import RunRecord
 from lrbs_core.specs import RunSpec
 from lrbs_core.sweeping import Sweep
@@ -32,7 +33,6 @@ def html(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]], document: dic
         *(("machine", machine) for machine in document["machines"]),
         ("lrbs", f"{__version__}, commit {commit or 'unknown'}, Python {platform.python_version()}"),
     ]
-    options = "".join(f" --{name} {value}" for name, value in document["overrides"].items())
     return template.render(
         document=document,
         findings=findings(document),
@@ -40,7 +40,7 @@ def html(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]], document: dic
         figures=[(caption, _encoded(figures.svg(chart))) for caption, chart in _charts(specs, pairs)],
         plans=[(spec.label, spec.plan()) for spec in specs],
         settings=settings,
-        command=f"lrbs run sweeps/{sweep.name}.py{options}",
+        command=command(document),
     )
 
 

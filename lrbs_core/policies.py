@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import reprlib
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -164,8 +165,11 @@ class Policy:
         """The policy of `to_dict`. Raises ValueError on an unknown field or schedule."""
         names = [f.name for f in dataclasses.fields(cls)]
         if not isinstance(value, dict) or set(value) != set(names):
-            raise ValueError(f"a policy must have the fields {', '.join(names)}, but got {value!r}")
-        return cls(**{name: schedule_from_dict(part) for name, part in value.items()})
+            raise ValueError(f"a policy must have the fields {', '.join(names)}, but got {reprlib.repr(value)}")
+        try:
+            return cls(**{name: schedule_from_dict(part) for name, part in value.items()})
+        except (ArithmeticError, TypeError) as error:
+            raise ValueError(f"a policy must have a finite setting at epoch 0, but got none: {error}") from None
 
     def _schedules(self) -> tuple[Schedule, Schedule, Schedule]:
         return self.lr, self.batch_size, self.momentum

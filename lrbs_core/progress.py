@@ -24,8 +24,9 @@ class Watch:
 
     def __init__(self, folders: Sequence[RunFolder], poll_seconds: float = 0.5) -> None:
         self.readers = [Reader(folder.journal_path) for folder in folders]
-        self.folders = folders
+        self.folders = list(folders)
         self.totals = [folder.spec.plan().examples for folder in folders]
+        self.unknown = 0
         self.poll_seconds = poll_seconds
         self.console = Console(file=sys.stderr, highlight=False)
         self._told: set[int] = set()
@@ -54,6 +55,16 @@ class Watch:
         if self.console.is_terminal:
             self.progress.stop()
 
+    def add(self, folder: RunFolder) -> None:
+        """One more run; `unknown` counts those that are still to be chosen."""
+        reader = Reader(folder.journal_path).poll()
+        self._before.append(reader.status_time_ms)
+        self._at_start += int(reader.rows[-1]["examples"]) if reader.rows else 0
+        self.folders.append(folder)
+        self.totals.append(folder.spec.plan().examples)
+        self.readers.append(reader)  # the last, as the thread goes by these
+        self.progress.update(self._all, total=sum(self.totals) * (1 + self.unknown / len(self.totals)))
+
     def _loop(self) -> None:
         while not self._stop.wait(self.poll_seconds):
             self._show()
@@ -75,7 +86,7 @@ class Watch:
             going = reader.status == "running" and number not in self._told
             running += going
             self._show_bar(number, going)
-        left = len(self.readers) - len(self._told) - running
+        left = len(self.readers) + self.unknown - len(self._told) - running
         state = f"{len(self._told)} done, {running} running, {left} waiting{self._to_go()}"
         self.progress.update(self._all, completed=self._seen(), state=state)
 
@@ -101,12 +112,12 @@ class Watch:
         done, elapsed = self._seen() - self._at_start, time.monotonic() - self._began
         left = sum(
             self.totals[number] - self._done(number) for number in range(len(self.readers)) if number not in self._told
-        )
+        ) + (self.unknown * sum(self.totals) / len(self.totals) if self.totals else 0)
         return f", about {timedelta(seconds=round(elapsed * left / done))} to go" if done > 0 and left > 0 else ""
 
     def _line(self, number: int) -> str:
         reader, spec = self.readers[number], self.folders[number].spec
-        text = f"[{len(self._told)}/{len(self.readers)}] {spec.label} seed={spec.seed}: {reader.status}"
+        text = f"[{len(self._told)}/{len(self.readers) + self.unknown}] {spec.label} seed={spec.seed}: {reader.status}"
         if reader.status == "failed":
             return f"{text}: {reader.note.strip().splitlines()[-1]}"
         if reader.rows:

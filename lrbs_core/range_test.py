@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,11 +17,11 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
-from lrbs_core.journal import Row, Status
+from lrbs_core.journal import Row
 from lrbs_core.policies import Policy
 from lrbs_core.schedules import Exponential, Linear, Power, Schedule
 from lrbs_core.specs import RunSpec
-from lrbs_core.sweeping import Sweep, Train, count_images
+from lrbs_core.sweeping import Sweep, Train, count_images, until
 
 __all__ = ["Bounds", "bounds_of", "find_bounds", "is_lost", "settings", "smoothed", "sweep", "until_lost"]
 
@@ -226,18 +226,5 @@ def is_lost(rows: Sequence[Row]) -> bool:
 
 
 def until_lost(train: Train) -> Train:
-    """`train`, ended as "stopped" where `is_lost` of its rows, which a resumed run hands out again from the first."""
-
-    def ramp(spec: RunSpec, checkpoint: Path, journalled: Sequence[Row]) -> Generator[Row, None, Status]:
-        rows, seen = train(spec, checkpoint, journalled), list[Row]()
-        while True:
-            try:
-                seen.append(next(rows))
-            except StopIteration as end:
-                ended: Status = end.value
-                return ended
-            yield seen[-1]
-            if is_lost(seen):
-                return "stopped"
-
-    return ramp
+    """`train`, ended as "stopped" where `is_lost` of its rows."""
+    return until(train, is_lost)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lrbs_core.claims import Measured, Verdict, verdict
-from lrbs_core.journal import write_whole
+from lrbs_core.journal import printable, write_whole
 from lrbs_core.noise import noise_scale
 from lrbs_core.planning import Phase
 from lrbs_core.results import RunRecord, measure, run_table
@@ -19,7 +20,7 @@ from lrbs_core.statistics import Comparison, compare, mean_interval
 from lrbs_core.sweeping import Sweep
 from lrbs_core.targets import TargetMedian, median_to_target, to_target
 
-__all__ = ["markdown", "overview", "range_markdown", "write_section"]
+__all__ = ["command", "markdown", "overview", "range_markdown", "write_section"]
 
 
 def overview(
@@ -124,17 +125,22 @@ def _plain(measured: Measured | Comparison | TargetMedian) -> dict[str, Any]:
     }
 
 
+def command(document: dict[str, Any]) -> str:
+    """What to type for the runs of a report: its names are quoted for the shell."""
+    options = (f"--{name} {shlex.quote(value)}" for name, value in document["overrides"].items())
+    return " ".join(["lrbs run", shlex.quote(f"sweeps/{document['sweep']}.py"), *options])
+
+
 def markdown(document: dict[str, Any]) -> str:
     """The report of `overview` as a section of Markdown: how it was made, the policies, each claim with its verdict."""
-    options = "".join(f" --{name} {value}" for name, value in document["overrides"].items())
     lines = [
-        f"## {document['sweep']}" + (" at other settings than the paper's" if document["overrides"] else ""),
+        f"## {_escaped(document['sweep'])}" + (" at other settings than the paper's" if document["overrides"] else ""),
         "",
-        f"{document['source']}.",
+        f"{_escaped(document['source'])}.",
         "",
-        f"    lrbs run sweeps/{document['sweep']}.py{options}",
+        f"    {command(document)}",
         "",
-        *(f"Run on {machine}." for machine in document["machines"]),
+        *(f"Run on {_escaped(machine)}." for machine in document["machines"]),
         "",
         *_table("policy", "updates", "n", "test accuracy, %", "train loss"),
     ]
@@ -197,8 +203,16 @@ def _table(*columns: str) -> list[str]:
 
 
 def _line(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(map(_escaped, cells)) + " |"
 
+
+def _escaped(text: str) -> str:
+    """The text on one line, with nothing in it that Markdown would take for markup or HTML."""
+    return re.sub(MARKUP, r"\\\g<0>", " ".join(printable(text).split()))
+
+
+# Within a word or before a space these are text: what papers and machines are called stays as it is.
+MARKUP = r"[\\`*\[\]|~]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)"
 
 PAGE = """# Results
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,15 @@ from typing import Any, Literal, get_args
 from lrbs_core.planning import Partial, Plan, Update, make_plan, walk
 from lrbs_core.policies import Policy, whole
 from lrbs_core.schedules import exactly, extreme
+from lrbs_core.schedules.base import listed
 
 __all__ = ["EXAMPLES", "IMAGE_SUFFIXES", "Machine", "RunSpec"]
 
 # Training examples of the named datasets; of "imagefolder:NAME" the spec itself says how many there are.
 EXAMPLES = {"digits": 1437, "cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
+
+# Whole numbers below are floats too.
+EXACT = 2**53
 
 # What counts as an image in an image folder.
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
@@ -98,10 +103,10 @@ class RunSpec:
         for name in ("dataset", "model"):
             if not (isinstance(getattr(self, name), str) and getattr(self, name)):
                 raise ValueError(f"{name} must be a name, but got {getattr(self, name)!r}")
-        if self.dataset not in EXAMPLES and self.dataset.removeprefix("imagefolder:") in ("", self.dataset):
-            raise ValueError(
-                f"dataset must be one of {', '.join(EXAMPLES)} or imagefolder:NAME, but got {self.dataset!r}"
-            )
+        if not (self.model.isascii() and self.model.isidentifier()):
+            raise ValueError(f"model must be a name of letters, digits and _, but got {self.model!r}")
+        if self.dataset not in EXAMPLES:
+            require_image_folder(self.dataset)
         _whole_number("examples", self.examples, at_least=1)
         _whole_number("seed", self.seed, at_least=0)
         for name, choices in CHOICES.items():
@@ -112,6 +117,11 @@ class RunSpec:
                 raise ValueError(f"{name} > 0 must hold, but got {name}={getattr(self, name)}")
         if not (isinstance(self.weight_decay, float) and 0 <= self.weight_decay < math.inf):
             raise ValueError(f"weight_decay >= 0 must hold, but got weight_decay={self.weight_decay}")
+        if max(self.examples, self.seed) >= EXACT or self.examples * self.epochs >= EXACT:
+            raise ValueError(
+                "examples times epochs, and seed, must be below 2**53 (whole numbers that a float can hold), "
+                f"but got examples={self.examples}, epochs={self.epochs:g}, seed={self.seed}"
+            )
         self._check_optimizer()
         self._check_images()
         smallest, largest = (whole(extreme(self.policy.batch_size, self.epochs, highest)) for highest in (False, True))
@@ -208,15 +218,35 @@ class RunSpec:
         names = {f.name: f.default is dataclasses.MISSING for f in dataclasses.fields(cls)}
         required = {name for name, needed in names.items() if needed}
         if not isinstance(value, dict) or not required <= set(value) <= set(names):
-            given = ", ".join(map(str, value)) if isinstance(value, dict) else repr(value)
+            given = listed(value) if isinstance(value, dict) else reprlib.repr(value)
             raise ValueError(f"a run must have the fields {', '.join(names)}, but got {given}")
         pairs = value.get("overrides", [])
         if not (
             isinstance(pairs, list)
             and all(isinstance(pair, list) and [type(text) for text in pair] == [str, str] for pair in pairs)
         ):
-            raise ValueError(f"overrides must be pairs of text, but got {pairs!r}")
-        return cls(**value | {"policy": Policy.from_dict(value["policy"])})
+            raise ValueError(f"overrides must be pairs of text, but got {reprlib.repr(pairs)}")
+        policy = Policy.from_dict(value["policy"])
+        try:
+            return cls(**value | {"policy": policy})
+        except (ArithmeticError, RecursionError, TypeError) as error:
+            raise ValueError(f"a run must be made of finite numbers and plain text, but got neither: {error}") from None
+
+
+def require_image_folder(dataset: str) -> None:
+    """Raises ValueError unless it is "imagefolder:NAME", NAME a folder within the folder of datasets.
+
+    >>> require_image_folder("imagefolder:../secrets")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: ... but got 'imagefolder:../secrets': give the NAME of a folder within --data-dir
+    """
+    name = dataset.removeprefix("imagefolder:")
+    parts = name.split("/")
+    if name == dataset or not name.isprintable() or "\\" in name or {"", ".", ".."} & set(parts):
+        raise ValueError(
+            f"dataset must be one of {', '.join(EXAMPLES)} or imagefolder:NAME, but got {dataset!r}: "
+            "give the NAME of a folder within --data-dir"
+        )
 
 
 def _whole_number(name: str, value: Any, at_least: int) -> None:

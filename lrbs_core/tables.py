@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,12 @@ from lrbs_core.sweeping import Sweep
 if TYPE_CHECKING:
     from lrbs_core.results import RunRecord
 
-__all__ = ["plan_document", "print_overview", "print_plan", "print_range", "range_document"]
+__all__ = ["plan_document", "print_overview", "print_plan", "print_range", "print_search", "range_document"]
 
 # Epochs of half a cycle: L. N. Smith (arXiv 1506.01186), section 3.2, recommends 2 to 10.
 STEPSIZE = 4.0
+# Trials of a search that are shown.
+BEST = 10
 
 
 def plan_document(sweep: Sweep) -> dict[str, Any]:
@@ -61,10 +64,10 @@ def _policies(sweep: Sweep) -> list[RunSpec]:
 
 def print_plan(sweep: Sweep, speeds: dict[str, float], micro_batch: int) -> None:
     """A table of phases for each policy. `speeds`: examples a second by model, for the hours."""
-    console, first = Console(highlight=False), sweep.runs[0]
+    console, first = Console(highlight=False, emoji=False), sweep.runs[0]
     console.print(
-        f"[bold]{sweep.name}[/bold]: {len(sweep.runs)} runs, {first.examples:,} examples, {first.epochs:g} epochs, "
-        f"partial batches: {first.partial}{_small_version(dict(first.overrides))}",
+        f"[bold]{escape(sweep.name)}[/bold]: {len(sweep.runs)} runs, {first.examples:,} examples, "
+        f"{first.epochs:g} epochs, partial batches: {first.partial}{_small_version(dict(first.overrides))}",
         soft_wrap=True,
     )
     for spec in _policies(sweep):
@@ -111,8 +114,8 @@ def _span(first: float, last: float, form: str) -> str:
 
 def print_overview(document: dict[str, Any]) -> None:
     """The report as tables: policies, then claims."""
-    console = Console(highlight=False)
-    console.print(f"[bold]{document['sweep']}[/bold]{_small_version(document['overrides'])}", soft_wrap=True)
+    console = Console(highlight=False, emoji=False)
+    console.print(f"[bold]{escape(document['sweep'])}[/bold]{_small_version(document['overrides'])}", soft_wrap=True)
     noise_measured = any(policy["gradient_noise_scale"]["mean"] is not None for policy in document["policies"])
     columns = ("policy", "runs", "updates", "test accuracy %", "train seconds", "noise scale")
     table = _table(*columns, *(["gradient noise scale"] if noise_measured else []))
@@ -217,16 +220,16 @@ def range_document(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]]) -> 
 
 def print_range(document: dict[str, Any]) -> None:
     """The bounds of a range test, those of each seed, and the schedule to paste."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     console.print(
-        f"[bold]{escape(document['sweep'])}[/bold]: {document['model']}, {document['dataset']}, "
+        f"[bold]{escape(document['sweep'])}[/bold]: {document['model']}, {escape(document['dataset'])}, "
         f"batch {document['batch_size']:,}, momentum {document['momentum']:g}",
         soft_wrap=True,
     )
     table = _table("lr", "low", "high", "at its high")
     for seed in document["seeds"]:
         bounds = ("-" if seed[name] is None else f"{seed[name]:.3g}" for name in ("low", "high"))
-        table.add_row(f"seed {seed['seed']}", *bounds, seed["end"] or seed["reason"])
+        table.add_row(f"seed {seed['seed']}", *bounds, escape(seed["end"] or seed["reason"]))
     ends = (document["low"], document["high"])
     table.add_row("mean", *(f"{end['mean']:.3g}" for end in ends), f"n = {ends[0]['n']}", style="bold")
     if ends[0]["low"] is not None:
@@ -238,6 +241,42 @@ def print_range(document: dict[str, Any]) -> None:
     if not document["high_found"]:
         console.print("high is no bound: a seed still learns at the end of its ramp. End higher.")
     console.print(f"\n{schedule_from_dict(document['policy']['lr'])!r}", soft_wrap=True, markup=False)
+
+
+def print_search(document: dict[str, Any]) -> None:
+    """The best trials of a search, or the Pareto front, what mattered, and the best policy to paste."""
+    console, trials = Console(highlight=False, emoji=False), document["trials"]
+    counts = Counter(trial["status"] for trial in trials)
+    told = ", ".join(f"{count} {status}" for status, count in counts.items())
+    console.print(
+        f"[bold]{escape(document['sweep'])}[/bold]: {len(trials)} trials by {document['sampler']['name']} ({told})"
+        + _small_version(document["overrides"]),
+        soft_wrap=True,
+    )
+    objectives = document["objectives"]
+    shown = [trials[best["trial"]] for best in document["best"]]
+    if len(objectives) == 1:
+        ((name, best),) = objectives.items()
+        finished = [trial for trial in trials if trial["status"] == "finished"]
+        shown = sorted(finished, key=lambda trial: (-1 if best == "high" else 1) * trial[name]["mean"])[:BEST]
+    metrics = {"test_accuracy": 2, "updates": 0, "train_seconds": 1}
+    metrics = {name: metrics.get(name, 4) for name in dict.fromkeys([*objectives, *metrics])}
+    table = _table("trial", *document["space"], *(name.replace("_", " ") for name in metrics))
+    for trial in shown:
+        point = (escape(str(value)) for value in trial["point"].values())
+        table.add_row(
+            f"{trial['trial']}", *point, *(_interval(trial[name], digits) for name, digits in metrics.items())
+        )
+    console.print(table)
+    if len(objectives) > 1:
+        console.print(f"the Pareto front: no trial is better in all of {', '.join(objectives)}")
+    for name, shares in document["importances"].items():
+        if shares:
+            mattered = ", ".join(f"{part} {share:.0%}" for part, share in shares.items())
+            what = f"share of the variance of {name.replace('_', ' ')} over {counts['finished']} trials"
+            console.print(f"{what}: {escape(mattered)} (fANOVA)", soft_wrap=True)
+    if document["best"]:
+        console.print(f"\n{Policy.from_dict(document['best'][0]['policy'])!r}", soft_wrap=True, markup=False)
 
 
 def _table(*columns: str, left: int = 1) -> Table:

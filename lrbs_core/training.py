@@ -155,7 +155,7 @@ def train(
     with _naming(spec):
         run = _Run(spec, data, machine, device)
     if checkpoint is not None and checkpoint.exists():
-        run.restore(checkpoint.read_bytes())
+        run.restore(checkpoint)
     yield from run.rows
 
     saved, diverged = time.monotonic(), False
@@ -335,13 +335,28 @@ class _Run:
         torch.save(content, buffer)
         return buffer.getvalue()
 
-    def restore(self, content: bytes) -> None:
-        """Everything as it was when `state` was called. Raises ValueError for another run's checkpoint."""
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        if state["key"] != self.spec.key:
+    def restore(self, checkpoint: Path) -> None:
+        """Everything as it was when `state` was called. Raises ValueError for a file of another run, or of none.
+
+        Nothing in the file is executed (`weights_only`): it may hold tensors and plain values, and no other object.
+        """
+        content = checkpoint.read_bytes()
+        try:
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            key = state["key"]
+            if key == self.spec.key:
+                self._take_up(state)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise  # no fault of the file's
+        except Exception as error:  # torch names no set of errors for a file that is none of its own
             raise ValueError(
-                f"run {self.spec.label!r}: checkpoint of {self.spec.key} expected, but got one of {state['key']}"
-            )
+                f"run {self.spec.label!r}: {checkpoint} must be a checkpoint of this run, but cannot be read "
+                f"({type(error).__name__}): remove it, and the run begins anew"
+            ) from error
+        if key != self.spec.key:
+            raise ValueError(f"run {self.spec.label!r}: checkpoint of {self.spec.key} expected, but got one of {key!r}")
+
+    def _take_up(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])

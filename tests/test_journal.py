@@ -171,7 +171,7 @@ def test_a_process_killed_while_it_appends_leaves_a_prefix_that_can_go_on(path):
         from lrbs_core.journal import Journal
         with Journal(pathlib.Path(sys.argv[1])) as journal:
             for number in itertools.count(len(journal.rows) + 1):
-                journal.append({"row": number, "train_loss": number / 2, "filling": list(range(200))})
+                journal.append({"row": number, "train_loss": number / 2, **{f"filling {n}": n for n in range(200)}})
                 print(number, flush=True)
         """
     told = 0

@@ -45,3 +45,17 @@ def test_the_time_to_go_is_what_is_left_at_the_speed_so_far(examples, expected, 
         monkeypatch.setattr("lrbs_core.progress.time.monotonic", lambda: next(clock))
         assert watch._to_go() == f", about {expected} to go"
         monkeypatch.undo()
+
+
+def test_runs_that_become_known_later_are_counted_from_the_start(tmp_path, capsys):
+    first, second = (RunFolder.create(tmp_path, "made", made_spec(seed=seed)) for seed in range(2))
+    with Watch([], poll_seconds=0.01) as watch:
+        watch.unknown = 3
+        for folder in (first, second):
+            watch.unknown -= 1
+            watch.add(folder)
+            made_run(tmp_path, folder.spec, [made_row(1)])
+            time.sleep(0.05)
+        assert ", about " in watch._to_go()
+    told = [line.partition(":")[0] for line in capsys.readouterr().err.splitlines()]
+    assert told == ["[1/3] decaying seed=0", "[2/3] decaying seed=1"]

@@ -203,7 +203,7 @@ def test_whole_numbers_and_lists_make_the_same_value():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Constant('fast')", "value a finite number must hold, but got value=fast"),
+        ("Constant('fast')", "value a finite number must hold, but got value='fast'"),
         ("Constant([1, 2])", "value a finite number .* got value=.1.0, 2.0."),
         ("Linear(0, float('nan'), 1)", "end a finite number .* got end=nan"),
         ("Linear(True, 0, 1)", "start a finite number .* got start=True"),
@@ -216,7 +216,7 @@ def test_whole_numbers_and_lists_make_the_same_value():
         ("Steps(1, (0, 1), 0.5)", "at > 0 .* got at=.0.0, 1.0."),
         ("Steps(1, 60, 0.5)", "at a tuple of numbers .* got at=60.0"),
         ("Steps(1, (60,), 0)", "factor > 0 .* got factor=0.0"),
-        ("Steps(1, (60,), 'x')", "factor a finite number .* got factor=x"),
+        ("Steps(1, (60,), 'x')", "factor a finite number .* got factor='x'"),
         ("Polynomial(1, 0, 5, 0)", "power > 0 .* got power=0.0"),
         ("Triangular(2, 1, 3)", "low <= high .* got low=2.0, high=1.0"),
         ("ExpRange(2, 1, 3, 1, 'both')", "low <= high"),
@@ -227,7 +227,7 @@ def test_whole_numbers_and_lists_make_the_same_value():
         ("Stages((1, 2))", "epochs > 0, schedule.* got stage=1.0"),
         ("warmup_linear(0.1, 5)", "epochs > 5 must hold, but got epochs=5"),
         ("Growth(1, 1, until=0)", "until > 0 .* got until=0.0"),
-        ("Growth(1, 1, max_batch_size='x')", "max_batch_size > 0 .* got max_batch_size=x"),
+        ("Growth(1, 1, max_batch_size='x')", "max_batch_size > 0 .* got max_batch_size='x'"),
         ("Growth(Linear(1, 0, 4), 10)(4)", "lr > 0 .* got lr=0 at epoch 4: give max_batch_size"),
         ("schedule_from_dict({'schedule': 'Sine'})", "schedule must be one of Constant, .* got 'Sine'"),
         ("schedule_from_dict({'value': 1})", "schedule must be one of .* got None"),

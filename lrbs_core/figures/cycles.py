@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Iterable, Sequence
 
 import altair as alt
 import pandas as pd
 
 from lrbs_core.figures.drawing import COLOURS, HEIGHT, WIDTH, Look, axes, beside
-from lrbs_core.schedules import Schedule
-from lrbs_core.schedules.base import tidy
+from lrbs_core.schedules import cycle_ends
 from lrbs_core.specs import RunSpec
 
 __all__ = ["cycle_ends", "cycles_chart", "cycles_numbers"]
-
-
-def cycle_ends(lr: Schedule, epochs: float) -> list[float]:
-    """The edges in (0, epochs] where lr turns from falling to rising, whatever the schedule; none of one that does not.
-
-    Between its edges a schedule is monotone, so that its values on both sides of each edge tell all turns. Past a flat
-    valley the turn is where the rise begins; at the end, what the schedule would do next counts.
-
-    >>> from lrbs_core.schedules import Steps, Triangular
-    >>> cycle_ends(Triangular(0.001, 0.006, stepsize=2), epochs=8), cycle_ends(Steps(0.1, at=(3, 6), factor=0.1), 8)
-    ([4.0, 8.0], [])
-    """
-    sides = [(0.0, lr(0.0))]
-    for edge in lr.edges(2 * epochs):
-        sides += [(edge, lr(math.nextafter(edge, 0.0))), (edge, lr(edge))]
-    sides.append((2 * epochs, lr(2 * epochs)))
-    ends, falling = [], False
-    for (epoch, before), (_, after) in itertools.pairwise((epoch, tidy(value)) for epoch, value in sides):
-        # An edge may be a rounding error past the end that it stands for.
-        if after > before and falling and tidy(epoch) <= epochs:
-            ends.append(tidy(epoch))
-        if after != before:
-            falling = after < before
-    return ends
 
 
 def cycles_numbers(specs: Iterable[RunSpec]) -> pd.DataFrame:

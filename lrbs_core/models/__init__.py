@@ -56,7 +56,7 @@ def build(name: str, classes: int, channels: int, image_size: int, ghost_size: i
     269722
     """
     for pattern, _, family in FAMILIES:
-        if match := re.fullmatch(pattern, name):
+        if match := re.fullmatch(pattern, name, re.ASCII):
             model = family(classes, channels, image_size, *map(int, match.groups()))
             break
     else:

@@ -36,7 +36,12 @@ def tidy(value: float) -> float:
 def require(holds: bool, rule: str, **given: object) -> None:
     """Raises ValueError with the rule and what was given."""
     if not holds:
-        raise ValueError(f"{rule} must hold, but got {', '.join(f'{name}={value}' for name, value in given.items())}")
+        raise ValueError(f"{rule} must hold, but got {', '.join(f'{name}={value!r}' for name, value in given.items())}")
+
+
+def listed(names: Iterable[object]) -> str:
+    """Names that somebody gave, as part of an error's one line."""
+    return ", ".join(f"{name}" if f"{name}".isprintable() else f"{name!r}" for name in names) or "none"
 
 
 def up_to(edges: Iterable[float], end: float) -> tuple[float, ...]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lrbs_core.schedules.base import EPOCHS, LEVEL, RATE, Schedule, require, up_to
+from lrbs_core.schedules.base import EPOCHS, LEVEL, RATE, Schedule, require, tidy, up_to
+
+# Every one is an edge of the curve that is looked at.
+MOST_RISES = 100_000
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,9 @@ class Triangular(Schedule):
         return self.low + (self.high - self.low) * self._rise(epoch)
 
     def edges(self, end: float) -> tuple[float, ...]:
+        require(
+            end <= MOST_RISES * self.stepsize, f"at most {MOST_RISES:,} stepsizes", stepsize=self.stepsize, epochs=end
+        )
         return up_to((k * self.stepsize for k in range(1, math.floor(end / self.stepsize) + 2)), end)
 
 
@@ -48,7 +55,7 @@ class Triangular2(Triangular):
     """
 
     def __call__(self, epoch: float) -> float:
-        return self.low + (self.high - self.low) * self._rise(epoch) / 2.0 ** (self._cycle(epoch) - 1)
+        return self.low + (self.high - self.low) * self._rise(epoch) * 0.5 ** (self._cycle(epoch) - 1)
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ class ExpRange(Triangular):
 
     def _check(self) -> None:
         super()._check()
-        require(self.shrink in ("both", "amplitude"), "shrink 'both' or 'amplitude'", shrink=repr(self.shrink))
+        require(self.shrink in ("both", "amplitude"), "shrink 'both' or 'amplitude'", shrink=self.shrink)
 
     def __call__(self, epoch: float) -> float:
         fading = self.gamma**epoch
@@ -110,3 +117,27 @@ class ExpRange(Triangular):
         turn = -1 / math.log(self.gamma) - lift
         turns = (2 * k * self.stepsize + turn for k in range(len(corners) // 2 + 1)) if 0 < turn < self.stepsize else ()
         return tuple(sorted({*corners, *up_to(turns, end)}))
+
+
+def cycle_ends(lr: Schedule, epochs: float) -> list[float]:
+    """The edges in (0, epochs] where lr turns from falling to rising, whatever the schedule; none of one that does not.
+
+    Between its edges a schedule is monotone, so that its values on both sides of each edge tell all turns. Past a flat
+    valley the turn is where the rise begins; at the end, what the schedule would do next counts.
+
+    >>> from lrbs_core.schedules import Steps
+    >>> cycle_ends(Triangular(0.001, 0.006, stepsize=2), epochs=8), cycle_ends(Steps(0.1, at=(3, 6), factor=0.1), 8)
+    ([4.0, 8.0], [])
+    """
+    sides = [(0.0, lr(0.0))]
+    for edge in lr.edges(2 * epochs):
+        sides += [(edge, lr(math.nextafter(edge, 0.0))), (edge, lr(edge))]
+    sides.append((2 * epochs, lr(2 * epochs)))
+    ends, falling = [], False
+    for (epoch, before), (_, after) in itertools.pairwise((epoch, tidy(value)) for epoch, value in sides):
+        # An edge may be a rounding error past the end that it stands for.
+        if after > before and falling and tidy(epoch) <= epochs:
+            ends.append(tidy(epoch))
+        if after != before:
+            falling = after < before
+    return ends

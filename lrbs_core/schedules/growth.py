@@ -38,7 +38,8 @@ class Growth(Schedule):
 
     def __call__(self, epoch: float) -> float:
         at = epoch if self.until is None or epoch < self.until else math.nextafter(self.until, 0)
-        now, highest = self.lr(at), extreme(self.lr, at, highest=True)
+        now = self.lr(at)
+        highest = _extreme(self.lr, at, now, highest=True)
         growth = highest / now if now else math.inf if highest else 1.0
         if self.max_batch_size is not None:
             return min(growth, *(self.max_batch_size / self.batch_size(moment) for moment in {at, epoch}))
@@ -77,7 +78,8 @@ class Shrinkage(Schedule):
     batch_size: Schedule
 
     def __call__(self, epoch: float) -> float:
-        return extreme(self.batch_size, epoch, highest=False) / self.batch_size(epoch)
+        now = self.batch_size(epoch)
+        return _extreme(self.batch_size, epoch, now, highest=False) / now
 
     def edges(self, end: float) -> tuple[float, ...]:
         return self.batch_size.edges(end)
@@ -96,8 +98,13 @@ def extreme(schedule: Schedule, epoch: float, highest: bool) -> float:
     >>> extreme(Piecewise((1, 5, 2), at=(1, 2)), epoch=3, highest=True)
     5.0
     """
+    return _extreme(schedule, epoch, schedule(epoch), highest)
+
+
+def _extreme(schedule: Schedule, epoch: float, now: float, highest: bool) -> float:
+    """`extreme`, the value `now` at the epoch being known: growths of growths ask for it at every level."""
     pick = max if highest else min
-    return pick(_extreme_of_sides(schedule, schedule.edges(epoch), highest), schedule(epoch))
+    return pick(_extreme_of_sides(schedule, schedule.edges(epoch), highest), now)
 
 
 @lru_cache(maxsize=4096)

@@ -1,0 +1,175 @@
+"""`lrbs search`: the best of a space of policies."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import sys
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from lrbs_core import sweeping, tables
+from lrbs_core.commands.launching import say
+from lrbs_core.commands.options import (
+    AsJson,
+    Bf16,
+    Data,
+    DataDir,
+    Device,
+    MicroBatch,
+    Model,
+    Offline,
+    Out,
+    Scale,
+    Store,
+    SweepFile,
+)
+from lrbs_core.journal import FINAL, RunFolder
+from lrbs_core.specs import Machine, RunSpec
+
+if TYPE_CHECKING:
+    from lrbs_core.results import RunRecord
+
+__all__ = ["search"]
+
+
+def search(
+    sweep_file: SweepFile,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Candidates in all; of a grid at most. More go on from fewer.")
+    ] = 20,
+    sampler: Annotated[Literal["tpe", "random", "grid"], typer.Option(help="How candidates are chosen.")] = "tpe",
+    sampler_seed: Annotated[int, typer.Option(min=0, help="Another one is another search.")] = 0,
+    objective: Annotated[
+        str, typer.Option(help="What is sought; of several, such as test_accuracy,updates, the Pareto front.")
+    ] = "test_accuracy",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of a candidate, which counts by their mean.")] = 1,
+    early_stop: Annotated[
+        bool, typer.Option("--early-stop", help="End poor candidates at a ninth or a third of the examples (ASHA).")
+    ] = False,
+    axes: Annotated[
+        str | None, typer.Option(help="Of the heat map, such as high,momentum; else what mattered.")
+    ] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw the heat map: a .svg or .png file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write all that was found, with figures, to this file.")] = None,
+    scale: Scale = None,
+    model: Model = None,
+    dataset: Data = None,
+    data_dir: DataDir = Path("data"),
+    out: Out = Path("lrbs-runs"),
+    tracking_uri: Store = None,
+    serial: Annotated[
+        bool, typer.Option("--serial", help="One run after another in this process, without Ray.")
+    ] = False,
+    offline: Offline = False,
+    address: Annotated[str | None, typer.Option(help="Ray cluster; else one that runs here, else a new one.")] = None,
+    cpus_per_run: Annotated[float, typer.Option(min=0, help="CPUs of a run, set aside by Ray.")] = 1,
+    gpus_per_run: Annotated[
+        float | None, typer.Option(min=0, help="GPUs of a run, set aside by Ray; else 1 if there is one here.")
+    ] = None,
+    device: Device = "auto",
+    micro_batch: MicroBatch = None,
+    bf16: Bf16 = False,
+    as_json: AsJson = False,
+) -> None:
+    """The best candidates of a sweep's SPACE; the same command goes on after a kill, or with more --trials."""
+    from lrbs_core.search import Design, Search
+
+    change = sweeping.changed(scale, model, dataset, data_dir)
+    candidates = dataclasses.replace(sweeping.load_candidates(sweep_file), change=change)
+    design = Design(candidates, sampler, sampler_seed, trials, seeds, tuple(objective.split(",")), early_stop)
+    chosen = None if axes is None else axes.split(",")
+    if figure is not None or chosen is not None:
+        from lrbs_core.search_report import chosen_axes
+
+        chosen_axes(design.settings | {"importances": {objective: {}}}, chosen)
+    machine = Machine(data_dir.resolve(), device, micro_batch, max(1, int(cpus_per_run)), bf16=bf16)
+    if not offline:
+        from lrbs_core import store, tracking
+
+        client = store.connect(tracking_uri)
+    from lrbs_core import training
+
+    training.prepare(candidates.tried, machine)
+    with ExitStack() as stack:
+        if not offline:
+            from lrbs_core.search_launch import find_launch
+
+            launch = find_launch(client, design.settings)
+            ended = store.final_keys(client, design.name)
+            here = {key for key in ended if (out / design.name / key / "journal.jsonl").exists()}
+            elsewhere = store.read(client, design.name, ended - here)
+            delivery = stack.enter_context(tracking.Delivery(client, [], {design.name: launch}))
+        from lrbs_core.progress import Watch
+
+        watch = stack.enter_context(Watch([]))
+        watch.unknown = seeds * design.size
+
+        def stored(spec: RunSpec) -> RunRecord | None:
+            return None if offline else elsewhere.get(spec.key)
+
+        def opened(folder: RunFolder) -> None:
+            watch.unknown = max(0, watch.unknown - 1)
+            if found.record(folder).status not in FINAL:
+                watch.add(folder)
+            if not offline:
+                delivery.add(folder)
+
+        found = Search(design, out, stored, opened)
+        stack.enter_context(found)
+        say(f"{design.name}: {len(found.trials)} of {design.size} trials known, {found.left} run(s) of them to do")
+        if serial or offline:
+            train = partial(training.train, machine=machine)
+            while folder := found.next():
+                sweeping.run_serially([folder], found.until_stopped(train, folder), training.describe(machine))
+        else:
+            from lrbs_core.search_ray import search_on_ray
+
+            gpus = training.gpus_here() if gpus_per_run is None else gpus_per_run
+            search_on_ray(found, machine, cpus=cpus_per_run, gpus=gpus, address=address)
+    if not offline and (delivery.late or delivery.error):
+        say(f"tracking store not told everything ({delivery.error}): run `lrbs sync {out}` later")
+    document = found.document()
+    if as_json:
+        print(json.dumps(document, indent=1))
+    else:
+        tables.print_search(document)
+    texts = _pages(document, chosen, figure, html, offline)
+    if not offline:
+        from lrbs_core.search_launch import tell_launch
+
+        tell_launch(client, launch, document, texts)
+        where = store.without_password(client.tracking_uri)
+        say(f"browse them: mlflow ui --backend-store-uri {where}, experiment {design.name}")
+    failed = sum(trial["status"] == "failed" for trial in document["trials"])
+    undone = sum(trial["status"] == "running" for trial in document["trials"])
+    if undone:
+        say(f"{undone} trial(s) not at their end (interrupted, or another process has them): the same command goes on")
+    if failed:
+        say(f"{failed} trial(s) failed (tracebacks in {out / design.name}/*/journal.jsonl): the same command goes on")
+    if failed or undone:
+        raise typer.Exit(1)
+
+
+def _pages(
+    document: dict[str, Any], axes: list[str] | None, figure: Path | None, html: Path | None, offline: bool
+) -> dict[str, str]:
+    """Writes figure and page where they are asked for, and gives what goes to the tracking store, by name."""
+    texts = {"search.json": json.dumps(document, indent=1)}
+    if not any(trial["status"] == "finished" for trial in document["trials"]):
+        return texts
+    if figure is None and html is None and offline:
+        return texts
+    from lrbs_core import figures, search_report
+
+    if figure is not None:
+        figures.save(search_report.heat_map(document, axes), figure)
+    texts["search.html"] = search_report.html(document, axes, shlex.join(["lrbs", *sys.argv[1:]]))
+    if html is not None:
+        html.write_text(texts["search.html"])
+    return texts

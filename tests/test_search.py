@@ -1,0 +1,248 @@
+"""Searches driven in this process with made-up training: what is tried, told, repeated and found."""
+
+import dataclasses
+import itertools
+import math
+from collections import Counter
+from functools import partial
+
+import numpy as np
+import pytest
+from made import made_row, made_spec
+from optuna.trial import TrialState, create_trial
+
+from lrbs_core import Choice, Policy, Range
+from lrbs_core.journal import Reader
+from lrbs_core.search import Design, Search, importances, suggest
+from lrbs_core.spaces import Candidates
+from lrbs_core.sweeping import run_serially
+
+SPACE = {"lr": Range(0.001, 1, log=True), "momentum": Range(0.5, 0.95), "growth": Choice(1, 2, 5)}
+
+
+def candidate(seed, *, lr, momentum, growth):
+    return dataclasses.replace(made_spec(seed=seed), policy=Policy(lr, 16 * growth, momentum))
+
+
+def design(sampler="tpe", trials=14, seeds=1, objectives=("test_accuracy",), space=SPACE, make=candidate, **other):
+    settings = {"sampler_seed": 0, "early_stop": False} | other
+    return Design(
+        Candidates("made", space, make), sampler, trials=trials, seeds=seeds, objectives=objectives, **settings
+    )
+
+
+def accuracy(spec):
+    """Highest at lr = 0.1, whatever the rest; a seed adds as much as it says."""
+    return 90 - 10 * abs(math.log10(spec.policy(0).lr) + 1) + spec.seed
+
+
+def train(spec, checkpoint, rows, trained):
+    trained.append(spec.key)
+    yield made_row(1, accuracy(spec)) | {"updates": float(3000 // spec.policy(0).batch_size)}
+    return "finished"
+
+
+def drive(search, most=math.inf, train=train, trained=None):
+    """Runs what the search hands out, at most so many; gives the keys that were trained."""
+    trained = [] if trained is None else trained
+    with search:
+        while len(trained) < most and (folder := search.next()):
+            run_serially([folder], search.until_stopped(partial(train, trained=trained), folder))
+    return trained
+
+
+def told(plan, point, **what):
+    return create_trial(params=point, distributions=plan.distributions, **what)
+
+
+def points(search):
+    return [trial.point for trial in search.trials]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+def test_a_search_cut_short_anywhere_goes_on_to_the_same_candidates_and_trains_none_twice(sampler, tmp_path):
+    undisturbed = Search(design(sampler, seeds=2), tmp_path / "whole")
+    trained = drive(undisturbed)
+    assert set(Counter(trained).values()) == {1}
+    together = []
+    for most in (1, 4, 23, math.inf):
+        search = Search(design(sampler, seeds=2), tmp_path / "cut")
+        together += drive(search, most)
+    assert together == trained
+    assert points(search) == points(undisturbed)
+    assert search.document() == undisturbed.document()
+    assert drive(Search(design(sampler, seeds=2), tmp_path / "cut")) == []
+
+
+def test_more_trials_go_on_from_fewer(tmp_path):
+    short, long = Search(design(trials=5), tmp_path / "a"), Search(design(trials=12), tmp_path / "a")
+    first, then = drive(short), drive(long)
+    assert (len(first), len(then), len(long.trials)) == (5, 7, 12)
+    whole = Search(design(trials=12), tmp_path / "b")
+    drive(whole)
+    assert points(long) == points(whole)
+
+
+def test_a_candidate_of_an_earlier_search_is_not_trained_again(tmp_path):
+    space = {"lr": Choice(0.1, 0.2), "momentum": Choice(0.8, 0.9), "growth": Choice(1, 2)}
+    searches = [Search(design(sampler, 40, space=space), tmp_path) for sampler in ("random", "tpe", "grid")]
+    trained = [key for search in searches for key in drive(search)]
+    assert sorted(trained) == sorted(path.parent.name for path in tmp_path.glob("made-search/*/spec.json"))
+    assert [len(search.trials) for search in searches] == [40, 40, 8]
+    assert {search.status(trial) for search in searches for trial in search.trials} == {"finished"}
+
+
+def test_a_grid_is_covered_exactly_in_order(tmp_path):
+    search = Search(design("grid", trials=12), tmp_path)
+    drive(search)
+    expected = itertools.product((0.001, 1.0), (0.5, 0.95), (1, 2, 5))
+    assert [tuple(point.values()) for point in points(search)] == list(expected)
+
+
+def test_what_is_tried_lies_in_the_space_and_tpe_learns_from_what_it_is_told():
+    found = {}
+    for sampler in ("random", "tpe"):
+        plan, trials = design(sampler, trials=60), []
+        while len(trials) < 60:
+            point = suggest(plan, trials)
+            assert 0.001 <= point["lr"] <= 1
+            assert 0.5 <= point["momentum"] <= 0.95
+            assert point["growth"] in (1, 2, 5)
+            assert float(f"{point['lr']:.4g}") == point["lr"] or point["lr"] > 0.1
+            value = -abs(math.log10(point["lr"]) + 1)
+            trials.append(told(plan, point, value=value))
+            assert point == suggest(plan, trials[:-1]), "the same after the same trials"
+        found[sampler] = [trial.value for trial in trials]
+    assert found["random"][:10] == found["tpe"][:10], "TPE begins at random"
+    assert np.mean(found["tpe"][30:]) > np.mean(found["random"][30:]) + 0.2
+
+
+def test_tpe_takes_notice_of_trials_in_flight():
+    plan = design(trials=40)
+    known = [told(plan, {"lr": lr, "momentum": 0.9, "growth": 1}, value=-lr) for lr in np.geomspace(0.001, 1, 15)]
+    point = suggest(plan, known)
+    flying, failed = (told(plan, point, state=state) for state in (TrialState.RUNNING, TrialState.FAIL))
+    assert suggest(plan, [*known, flying]) != suggest(plan, [*known, failed])
+
+
+def test_an_objective_is_the_mean_over_the_seeds_of_a_candidate(tmp_path):
+    search = Search(design(trials=3, seeds=3), tmp_path)
+    assert len(drive(search)) == 9
+    for trial, line in zip(search.trials, search.document()["trials"], strict=True):
+        assert [folder.spec.seed for folder in trial.folders] == [0, 1, 2]
+        expected = accuracy(trial.folders[0].spec) + 1
+        assert search.values(trial) == [pytest.approx(expected)]
+        assert (line["test_accuracy"]["mean"], line["test_accuracy"]["n"]) == (pytest.approx(expected), 3)
+        assert {folder.point["lr"] for folder in trial.folders} == {trial.point["lr"]}
+
+
+def test_the_front_is_of_the_trials_that_none_beats(tmp_path):
+    search = Search(design("random", trials=40, objectives=("test_accuracy", "updates")), tmp_path)
+    drive(search)
+    values = [search.values(trial) for trial in search.trials]
+    front = {
+        number
+        for number, (high, low) in enumerate(values)
+        if not any(a >= high and b <= low and (a, b) != (high, low) for a, b in values)
+    }
+    best = [best["trial"] for best in search.document()["best"]]
+    assert len(front) > 1
+    assert set(best) == front
+    assert [values[number][0] for number in best] == sorted((values[number][0] for number in front), reverse=True)
+
+
+@pytest.mark.parametrize("objectives", [("test_accuracy",), ("test_accuracy", "updates")])
+def test_a_candidate_that_diverges_is_worst_and_not_repeated(objectives, tmp_path):
+    def diverging(spec, checkpoint, rows, trained):
+        trained.append(spec.key)
+        yield made_row(1, 99.0)
+        return "diverged" if spec.policy(0).lr > 0.03 else "finished"
+
+    search = Search(design(trials=12, seeds=2, objectives=objectives), tmp_path)
+    trained = drive(search, train=diverging)
+    found = Counter(map(search.status, search.trials))
+    assert min(found["finished"], found["diverged"]) > 3
+    assert len(trained) == 2 * found["finished"] + found["diverged"]
+    document = search.document()
+    assert all(document["trials"][best["trial"]]["status"] == "finished" for best in document["best"])
+
+
+@pytest.mark.parametrize("objectives", [("test_accuracy",), ("test_accuracy", "updates")])
+def test_tpe_keeps_away_from_where_candidates_diverge(objectives):
+    asked = []
+    for number in range(40):
+        plan = design(trials=99, objectives=objectives, sampler_seed=number)
+        known = [
+            told(plan, {"lr": float(lr), "momentum": 0.7, "growth": 2}, state=TrialState.PRUNED)
+            if lr > 0.03
+            else told(plan, {"lr": float(lr), "momentum": 0.7, "growth": 2}, values=[90.0] * len(objectives))
+            for lr in np.geomspace(0.001, 1, 15)
+        ]
+        asked.append(suggest(plan, known)["lr"])
+    assert sum(lr > 0.03 for lr in asked) < 10, "half of the space diverges"
+
+
+def test_a_candidate_that_fails_is_tried_again_by_the_next_call_alone(tmp_path):
+    def failing(spec, checkpoint, rows, trained):
+        trained.append(spec.key)
+        yield from ()
+        raise OSError("out of paper")
+
+    search = Search(design(trials=3), tmp_path)
+    assert len(drive(search, train=failing)) == 3
+    assert [line["status"] for line in search.document()["trials"]] == ["failed"] * 3
+    again = Search(design(trials=3), tmp_path)
+    assert len(drive(again)) == 3
+    assert points(again) == points(search)
+    assert [line["status"] for line in again.document()["trials"]] == ["finished"] * 3
+    for folder in (trial.folders[0] for trial in again.trials):
+        assert Reader(folder.journal_path).poll().status == "finished"
+
+
+def test_what_a_store_knows_of_a_run_is_not_trained_again(tmp_path):
+    known = Search(design(trials=12), tmp_path / "here")
+    drive(known)
+    records = {trial.folders[0].spec.key: known.record(trial.folders[0]) for trial in known.trials}
+    elsewhere = Search(design(trials=13), tmp_path / "there", stored=lambda spec: records.get(spec.key))
+    assert len(drive(elsewhere)) == 1
+    assert points(elsewhere)[:12] == points(known)
+    assert elsewhere.document()["trials"][:12] == known.document()["trials"]
+
+
+def test_importances_name_what_alone_matters(tmp_path):
+    search = Search(design("random", trials=60), tmp_path)
+    drive(search)
+    shares = search.document()["importances"]["test_accuracy"]
+    assert next(iter(shares)) == "lr"
+    assert shares["lr"] > 0.9
+    assert sum(shares.values()) == pytest.approx(1, abs=0.01)
+    assert importances(design().study([]), 0) == {}
+    level = told(design(), {"lr": 0.1, "momentum": 0.9, "growth": 1}, value=5.0)
+    assert importances(design().study([level] * 5), 0) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"objectives": ("accuracy",)}, "an objective must be one of test_accuracy, .* but got 'accuracy'"),
+        ({"objectives": ("updates", "updates")}, "objectives must differ"),
+        ({"objectives": ("test_accuracy", "updates"), "early_stop": True}, "--early-stop compares runs by one"),
+        ({"objectives": ("updates",), "early_stop": True}, "--early-stop compares runs by one"),
+    ],
+)
+def test_what_cannot_be_sought_is_refused(settings, says):
+    with pytest.raises(ValueError, match=says):
+        design(**settings)
+
+
+def test_a_candidate_that_changed_since_is_refused(tmp_path):
+    def another(seed, *, lr, momentum, growth):
+        middle = 0.002 < lr < 0.9 and momentum != 0.5
+        return candidate(seed, lr=lr, momentum=momentum * 0.5 if middle else momentum, growth=growth)
+
+    changed = design(make=another)
+    drive(Search(design(), tmp_path))
+    began, now = Search(design(), tmp_path), Search(changed, tmp_path)
+    now.path.write_bytes(began.path.read_bytes())
+    with pytest.raises(ValueError, match="is another run than when this search began"), now:
+        pass

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader
 from lrbs_core import figures
 from lrbs_core.report import command
 from lrbs_core.results import RunRecord
+from lrbs_core.schedules import Constant, Schedule
 from lrbs_core.specs import RunSpec
 from lrbs_core.sweeping import Sweep
 from lrbs_core.version import __version__
@@ -36,6 +37,7 @@ def html(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]], document: dic
     return template.render(
         document=document,
         findings=findings(document),
+        noise_measured=any(policy["gradient_noise_scale"]["mean"] is not None for policy in document["policies"]),
         compared=[policy["difference"] for policy in document["policies"] if policy["difference"]],
         figures=[(caption, _encoded(figures.svg(chart))) for caption, chart in _charts(specs, pairs)],
         plans=[(spec.label, spec.plan()) for spec in specs],
@@ -91,9 +93,13 @@ def _settings(specs: Sequence[RunSpec]) -> list[tuple[str, str]]:
         values = {str(getattr(spec, name)) for spec in specs}
         common.append((name, " or ".join(sorted(values))))
     for spec in specs:
-        lr, batch_size, momentum = spec.policy.lr, spec.policy.batch_size, spec.policy.momentum
-        common.append((spec.label, f"lr {lr}, batch size {batch_size}, momentum {momentum}"))
+        parts = (("lr", spec.policy.lr), ("batch size", spec.policy.batch_size), ("momentum", spec.policy.momentum))
+        common.append((spec.label, ", ".join(f"{name} {_schedule(schedule)}" for name, schedule in parts)))
     return common
+
+
+def _schedule(schedule: Schedule) -> str:
+    return f"{schedule.value:g}" if isinstance(schedule, Constant) else repr(schedule)
 
 
 def findings(document: dict[str, Any]) -> list[str]:

@@ -185,8 +185,9 @@ def range_markdown(document: dict[str, Any]) -> str:
     )
     lines.append(_line("geometric mean", *means, f"n = {ends[0]['n']}"))
     unreached = [name for name in ("low", "high") if not document[f"{name}_found"]]
-    lines += ["", *(f"A ramp did not reach its {name} bound, which is none then." for name in unreached)]
-    return "\n".join([*lines, f"    {schedule_from_dict(document['policy']['lr'])!r}", ""])
+    for name in unreached:
+        lines += ["", f"A ramp did not reach its {name} bound, which is none then."]
+    return "\n".join([*lines, "", f"    {schedule_from_dict(document['policy']['lr'])!r}", ""])
 
 
 def _text(measured: dict[str, float | None], digits: int) -> str:

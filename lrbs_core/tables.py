@@ -237,7 +237,8 @@ def print_range(document: dict[str, Any]) -> None:
     console.print(table)
     console.print("geometric mean over seeds; interval by Student's t on log lr; a ramp tells lr to within a row")
     if not document["low_found"]:
-        console.print("low is no bound: accuracy rises from the first rows on. Begin lower, or use --geometric.")
+        hint = "" if document["ramp"]["geometric"] else ", or use --geometric"
+        console.print(f"low is no bound: accuracy rises from the first rows on. Begin lower{hint}.")
     if not document["high_found"]:
         console.print("high is no bound: a seed still learns at the end of its ramp. End higher.")
     console.print(f"\n{schedule_from_dict(document['policy']['lr'])!r}", soft_wrap=True, markup=False)

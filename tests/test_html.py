@@ -85,6 +85,8 @@ def test_a_measured_noise_scale_has_its_figure_and_overrides_their_notice():
     renamed = [(spec, record) for spec, (_, record) in zip(small.runs, pairs, strict=True)]
     page = Page(html(small, renamed, overview(small, renamed), commit=""))
     assert len(page.images) == 7
+    assert "gradient noise scale" in page.text
+    assert "50" in page.text
     assert "Not the paper's settings" in page.text
     assert "lrbs run sweeps/made.py --scale 0.5" in page.text
 

@@ -8,6 +8,8 @@ import pytest
 from made import document, journal_rows, kill_at_row, lrbs, unclocked
 from mlflow import MlflowClient
 
+from lrbs_core.commands.search import typed_command
+
 SWEEP = """
 from lrbs_core import Choice, Policy, Range, RunSpec, Triangular
 SPACE = {"high": Range(0.01, 1, log=True), "momentum": Choice(0.5, 0.8, 0.9)}
@@ -130,3 +132,11 @@ def test_a_sweep_without_a_space_is_one_line(tmp_path):
     result = lrbs("search", tmp_path / "none.py", "--offline", cwd=tmp_path)
     assert result.returncode == 2
     assert "a sweep must define SPACE and candidate(), but SPACE, candidate is missing" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "given", [["--tracking-uri", "http://me:secret@host"], ["--tracking-uri=http://me:secret@host"]]
+)
+def test_the_command_on_the_page_tells_no_password(given):
+    typed = typed_command(["search", "my sweep.py", *given, "--trials", "3"])
+    assert typed == "lrbs search 'my sweep.py' --trials 3"

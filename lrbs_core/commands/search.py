@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -169,7 +170,17 @@ def _pages(
 
     if figure is not None:
         figures.save(search_report.heat_map(document, axes), figure)
-    texts["search.html"] = search_report.html(document, axes, shlex.join(["lrbs", *sys.argv[1:]]))
+    texts["search.html"] = search_report.html(document, axes, typed_command(sys.argv[1:]))
     if html is not None:
         html.write_text(texts["search.html"])
     return texts
+
+
+def typed_command(arguments: Sequence[str]) -> str:
+    """The command as it was typed, but for the store's address, which may hold a password."""
+    kept = [
+        word
+        for before, word in zip(["", *arguments], arguments, strict=False)
+        if before != "--tracking-uri" and not word.startswith("--tracking-uri")
+    ]
+    return shlex.join(["lrbs", *kept])

@@ -1,6 +1,6 @@
 """What a sweep needs of this machine, looked at one thing at a time: `lrbs doctor`.
 
-Nothing is changed but for a file that is written and removed again, and nothing is asked beyond this machine but the
+Nothing is changed: a file is written in each folder and removed again. Nothing is asked beyond this machine but the
 user's own store and cluster.
 """
 
@@ -203,9 +203,10 @@ def _server_ahead(uri: str) -> float:
     """Seconds by which a server's clock is ahead of the one here, to within about one."""
     import requests
 
-    began = time.time()
-    # Wherever an answer comes from, it has a date; a redirect may lead to a machine that is not the user's.
-    answer = requests.get(uri.rstrip("/") + "/health", timeout=20, allow_redirects=False)
+    began, address = time.time(), urlsplit(uri)
+    health = address._replace(path=f"{address.path.rstrip('/')}/health", query="").geturl()
+    # Whatever the answer is, it has a date; a redirect may lead to a machine that is not the user's.
+    answer = requests.get(health, timeout=20, allow_redirects=False)
     middle = (began + time.time()) / 2
     return parsedate_to_datetime(answer.headers["Date"]).timestamp() + 0.5 - middle
 

@@ -96,6 +96,10 @@ def _image_folder(folder: Path) -> Arrays:
     return _load(place)
 
 
+# Classes that an error names.
+MOST_NAMED = 5
+
+
 def splits_of(folder: Path) -> tuple[Path, Path, list[str]]:
     """An image folder's train/, its test/ or else val/, and the classes in label order, which both must have."""
     if not folder.is_dir():
@@ -106,9 +110,10 @@ def splits_of(folder: Path) -> tuple[Path, Path, list[str]]:
         raise ValueError(f"an image folder must hold train/ and test/ or val/, but got {folder}")
     classes, test_classes = (sorted(entry.name for entry in os.scandir(s) if entry.is_dir()) for s in (train, test))
     if not classes or classes != test_classes:
-        raise ValueError(
-            f"train/ and {test.name}/ must hold the same classes, but got {classes} and {test_classes} in {folder}"
-        )
+        apart = sorted({*classes} ^ {*test_classes})
+        more = f" and {len(apart) - MOST_NAMED} more" if len(apart) > MOST_NAMED else ""
+        named = f"{', '.join(apart[:MOST_NAMED])}{more} in one of them only" if apart else "no classes"
+        raise ValueError(f"train/ and {test.name}/ must hold the same classes, but got {named} in {folder}")
     return train, test, classes
 
 

@@ -26,7 +26,7 @@ def read_record(path: Path) -> list[Asked]:
     for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
         try:
             asked.append(Asked(**json.loads(line)))
-        except ValueError:
+        except (TypeError, ValueError):
             continue
     return asked
 

@@ -198,7 +198,7 @@ def test_an_unreadable_image_is_named_in_one_line(tmp_path, workers):
 
 FAULTS = [
     (lambda f: f.rename(f.with_name("gone")), r"dataset folder missing: .*made \(see --data-dir\)"),
-    (lambda f: (f / "test/cat").rename(f / "test/cow"), r"same classes, .*'cat'\] and .*'cow'\]"),
+    (lambda f: (f / "test/cat").rename(f / "test/cow"), "same classes, but got cat, cow in one of them only"),
     (lambda f: [p.unlink() for p in f.glob("test/*/*")], r"hold CLASS/IMAGE files, .* none in .*test"),
     (lambda f: (f / "train/ant/00.png").unlink(), r"run 'made': imagefolder:made must have the 31 .*, but got 30"),
 ]

@@ -28,7 +28,7 @@ def dashboard(
 ) -> None:
     """Live runs, comparisons, plans and claims in a browser, from MLflow."""
     if find_spec("streamlit") is None:
-        raise ValueError("the dashboard needs streamlit, which is not installed: pip install 'lrbs[dashboard]'")
+        raise ValueError("the dashboard needs streamlit, which is not installed: pip install '.[dashboard]'")
     import dashboards
 
     environment = os.environ | {dashboards.SWEEPS: str(sweeps)}

@@ -1,7 +1,7 @@
 """The command line: the one place where planning, training, Ray, MLflow and reports meet.
 
 Tables go to standard output, progress and complaints to standard error. Exit codes: 0 done, 1 some runs failed, 2 bad
-input (one clear line).
+input or a full disk (one clear line), 130 and 143 told to stop by SIGINT or SIGTERM (the same command goes on).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from lrbs_core.commands.dashboard import dashboard
+from lrbs_core.commands.discover import discover
 from lrbs_core.commands.doctor import doctor
 from lrbs_core.commands.launching import say
 from lrbs_core.commands.plan import plan
@@ -21,6 +22,8 @@ from lrbs_core.commands.report import report
 from lrbs_core.commands.run import run
 from lrbs_core.commands.search import search
 from lrbs_core.commands.sync import sync
+from lrbs_core.journal import FULL
+from lrbs_core.preemption import Preempted, heed
 from lrbs_core.version import __version__
 
 __all__ = ["app", "main", "run_file"]
@@ -46,6 +49,7 @@ for name, command, example in (
     ("run", run, "sweeps/quickstart.py"),
     ("range-test", range_test, "sweeps/quickstart.py --low 1e-4 --high 3 --geometric"),
     ("search", search, "sweeps/quickstart.py --trials 20"),
+    ("discover", discover, "sweeps/quickstart.py --interval 2"),
     ("sync", sync, "lrbs-runs"),
     ("report", report, "sweeps/quickstart.py --figure accuracy.svg"),
     ("dashboard", dashboard, "--tracking-uri sqlite:///mlflow.db"),
@@ -56,14 +60,23 @@ for name, command, example in (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command `lrbs`. Bad input ends in one line and exit code 2."""
+    heed()
     try:
         app(arguments)
     except ValueError as error:
         say(f"lrbs: {error}")
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        say(f"lrbs: {error}")
+        sys.exit(2)
     except KeyboardInterrupt:
         say("lrbs: interrupted; the same command goes on from here")
         sys.exit(130)
+    except Preempted:
+        say("lrbs: told to stop (SIGTERM): what was running is kept, and the same command goes on from here")
+        sys.exit(143)
 
 
 def run_file(path: str) -> None:

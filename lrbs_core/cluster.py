@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import socket
@@ -9,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,14 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 # The new output engine prints on standard output whatever its verbosity; lrbs shows its own progress.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+# A Ray that starts here keeps to 127.0.0.1, which is its default on a Mac only. Others are joined as ever.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import ray
 from ray import tune
 from ray.util.metrics import Counter, Gauge
 
+from lrbs_core import preemption
 from lrbs_core.journal import Row, RunFolder
 from lrbs_core.specs import Machine
 from lrbs_core.sweeping import Train, run, until
@@ -34,6 +38,10 @@ __all__ = ["run_on_ray"]
 RESTARTS = 3
 # The worker of a driver that was killed may hold its run's journal for a while before it dies too.
 SECONDS_TO_LET_GO = 60
+# How long a worker that is ended waits for its run's checkpoint, if whoever ends it does.
+SECONDS_TO_CHECKPOINT = 30
+# Told of a run instead of a row, with the node's name.
+UNSEEN_BY = "unseen_by"
 # Ray forgets a gauge that was not set since its last report, of which it makes one a second at the most.
 SECONDS_BETWEEN_METRICS = 1
 
@@ -43,15 +51,15 @@ def run_on_ray(
 ) -> None:
     """Runs the folders' specs through Tune, each on `cpus` and `gpus` (fractions are bookkeeping: memory is shared).
 
-    Connects to the cluster at `address`, to one that runs here, or starts one. The folders must be on storage that
-    every node sees. A run that fails leaves its error in its journal; one whose worker dies goes on elsewhere.
-    Raises ValueError when the cluster cannot be reached.
+    Connects to the cluster at `address`, to one that runs here, or starts one. A run that fails leaves its error in its
+    journal; one whose worker or node dies goes on elsewhere. Raises ValueError when the cluster cannot be reached, and
+    when a run comes to a node that does not see the folders.
     """
     if not folders:
         return
     with joined(address, cpus, gpus):
         fit(
-            folders[0].sweep,
+            folders[0],
             {"folder": tune.grid_search([str(folder.path.resolve()) for folder in folders]), "machine": machine},
             tune.TuneConfig(reuse_actors=True),
             cpus,
@@ -74,6 +82,7 @@ def joined(address: str | None, cpus: float, gpus: float) -> Iterator[None]:
             "" if os.environ.get("RAY_AUTH_MODE") else " (clusters ask for a token by default: set RAY_AUTH_MODE=token)"
         )
         raise ValueError(f"Ray cluster {address or 'here'} cannot be joined: {reason}{hint}") from None
+    preemption.heed()  # Ray has taken SIGTERM for itself
     _tell_shortage({"CPU": cpus, "GPU": gpus})
     try:
         yield
@@ -81,20 +90,56 @@ def joined(address: str | None, cpus: float, gpus: float) -> Iterator[None]:
         ray.shutdown()
 
 
-def fit(name: str, params: dict[str, Any], tune_config: tune.TuneConfig, cpus: float, gpus: float) -> None:
-    """Has Tune call `train_run` with `params` and what it chooses, each time on so many CPUs and GPUs."""
-    with tempfile.TemporaryDirectory(prefix="lrbs-ray-") as scratch:
-        tune.Tuner(
+def fit(first: RunFolder, params: dict[str, Any], tune_config: tune.TuneConfig, cpus: float, gpus: float) -> None:
+    """Has Tune call `train_run` with `params` and what it chooses, each time on so many CPUs and GPUs.
+
+    Raises ValueError when a run comes to a node that does not see what is written beside the first run's folder, and
+    Preempted once notice is given, which it passes on to the runs.
+    """
+    sweep = first.path.parent.resolve()
+    with (
+        tempfile.TemporaryDirectory(prefix="lrbs-ray-") as scratch,
+        tempfile.NamedTemporaryFile(dir=sweep, prefix=".seen-by-every-node-") as mark,
+        preemption.awaited(),
+    ):
+        results = tune.Tuner(
             tune.with_resources(train_run, {"cpu": cpus, "gpu": gpus}),
-            param_space=params,
+            param_space=params | {"mark": Path(mark.name)},
             tune_config=tune_config,
             run_config=tune.RunConfig(
-                name=name,
+                name=first.sweep,
                 storage_path=scratch,
                 verbose=0,
+                stop=_Ending(Path(mark.name)),
                 failure_config=tune.FailureConfig(max_failures=RESTARTS),
             ),
         ).fit()
+    if preemption.given.is_set():
+        raise preemption.Preempted
+    for result in results:
+        if result.metrics and UNSEEN_BY in result.metrics:
+            raise ValueError(
+                f"every node must see the folder of the runs, but {result.metrics[UNSEEN_BY]} does not see {sweep}: "
+                "use an --out that all of them mount"
+            )
+
+
+class _Ending(tune.Stopper):  # type: ignore[misc]
+    """Ends all on notice, and when a node does not see the runs: it would come free at once, and be given another."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+        self.over = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        self.over = self.over or UNSEEN_BY in result
+        return self.over
+
+    def stop_all(self) -> bool:
+        if preemption.given.is_set() and not self.over:
+            self.mark.write_text("stop")
+            self.over = True
+        return self.over
 
 
 def _require_listener(address: str | None) -> None:
@@ -122,6 +167,10 @@ def train_run(config: dict[str, Any]) -> None:
     """One run on a worker, ended early by the `rungs` of a search if it has them. Its rows go to the journal."""
     from lrbs_core.training import describe, train  # the driver needs no torch for this file
 
+    mark: Path = config["mark"]
+    if not mark.exists():  # though its folder may, from a sweep of that machine's own
+        tune.report({UNSEEN_BY: f"node {socket.gethostname()} ({ray.util.get_node_ip_address()})"})
+        return
     machine: Machine = config["machine"]
     folder = RunFolder(Path(config["folder"]))
     train_here: Train = partial(train, machine=machine)
@@ -130,18 +179,50 @@ def train_run(config: dict[str, Any]) -> None:
     deadline = time.monotonic() + SECONDS_TO_LET_GO
     while True:
         try:
-            with _metrics(folder) as newest:
+            with _noticing(mark), _metrics(folder) as newest:
                 for row in run(folder, train_here, describe(machine)):
                     newest.update(row)
-                    tune.report(row)
+                    try:
+                        tune.report(row)
+                    except SystemExit:  # Tune ends the run here, but it wants a checkpoint first
+                        preemption.given.set()
         except BlockingIOError:
             if time.monotonic() < deadline:
                 time.sleep(1)
                 continue
         except Exception:
             logging.getLogger(__name__).exception("run %s", folder.spec.label)
+        except preemption.Preempted:
+            pass
         # An error is in the journal as failed; Tune's restarts are for workers that died.
         return
+
+
+@contextmanager
+def _noticing(mark: Path) -> Iterator[None]:
+    """Gives notice to the run within when the driver has, by the mark, and when Ray ends this worker (SIGTERM).
+
+    A run's thread cannot catch signals. Ray's main thread can, and leaves through `atexit`, where it waits for the run.
+    """
+    over = threading.Event()
+
+    def end() -> None:
+        preemption.given.set()
+        over.wait(SECONDS_TO_CHECKPOINT)
+
+    def watch() -> None:
+        while not over.wait(1):
+            with suppress(OSError):
+                if mark.read_bytes():
+                    preemption.given.set()
+
+    atexit.register(end)
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        atexit.unregister(end)
 
 
 @contextmanager

@@ -2,23 +2,26 @@
 
 A run's folder is named by its key and holds `spec.json`, `journal.jsonl` and `checkpoint.pt` (in the end, the trained
 weights). A line of the journal is a row or a change of status. Lines are appended and synced to disk, never
-changed. A kill can leave a torn last line, which readers pass over and the next writer ends.
+changed. A kill or a full disk can leave a torn line, which readers pass over and the next writer ends.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lrbs_core.specs import RunSpec
 
 __all__ = [
-    "FINAL", "MEASURED", "METRICS", "Journal", "Reader", "Row", "RunFolder", "Status", "printable", "write_whole",
+    "FINAL", "FULL", "MEASURED", "METRICS", "Journal", "Reader", "Row", "RunFolder", "Status", "printable",
+    "write_whole",
 ]  # fmt: skip
 
 Status = Literal["running", "finished", "diverged", "stopped", "failed"]
@@ -35,14 +38,36 @@ METRICS = (
 MEASURED = ("gradient_noise_scale", "gradient_noise_scale_error")
 
 
+# What the system says of a disk, or one's share of it, that is full.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Has an OSError for a full disk say where, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        said = f"no space left to write {path}: make room there, and the same command goes on"
+        raise OSError(error.errno, said) from None
+
+
 def write_whole(path: Path, content: bytes) -> None:
-    """The file with this content, or as it was: never half of it, whatever happens."""
+    """The file with this content, or as it was: never half of it, whatever happens.
+
+    Raises OSError, in one line with the fix, where the disk is full. Only a kill leaves the scratch file behind.
+    """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with scratch.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
+    try:
+        with _naming(path), scratch.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 class RunFolder:
@@ -70,7 +95,8 @@ class RunFolder:
         if sweep in ("", ".", "..") or "/" in sweep or not sweep.isprintable():
             raise ValueError(f"a sweep's name must do as that of a folder, but got {sweep!r}: rename its file")
         path = root / sweep / spec.key
-        path.mkdir(parents=True, exist_ok=True)
+        with _naming(path):
+            path.mkdir(parents=True, exist_ok=True)
         content = json.dumps(spec.to_dict(), indent=1).encode()
         if not (path / "spec.json").exists() or (path / "spec.json").read_bytes() != content:
             write_whole(path / "spec.json", content)
@@ -160,25 +186,31 @@ def printable(text: str) -> str:
 class Journal:
     """The one writer of a run's journal, which also reads what is in it already. Use as a context manager.
 
-    Raises BlockingIOError when another process is writing it.
+    Raises BlockingIOError when another process is writing it, and OSError, in one line with the fix, where the disk is
+    full: the line counts for nothing then, and the next one goes below what is there of it.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("ab+")
+        with _naming(path):
+            # Without a buffer: what did not fit must not follow of itself once there is room again.
+            self._file = path.open("ab+", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.close()
             raise BlockingIOError(f"{path.parent} is being run by another process") from None
-        self._file.seek(0, os.SEEK_END)
-        if self._file.tell() > 0:
-            self._file.seek(-1, os.SEEK_END)
-            if self._file.read(1) != b"\n":
-                self._file.write(b"\n")
-                self._file.flush()
+        self.path = path
+        try:
+            self._end_line()
+        except OSError:
+            self._file.close()
+            raise
         # Read only now: a line that lacked nothing but its end counts from here on, for every reader.
         reader = Reader(path).poll()
         self.rows, self.status = reader.rows, reader.status
+        # Checkpoints have no other writer than who holds the journal, so that these are of processes killed in one.
+        for scratch in path.parent.glob(".checkpoint.pt.*"):
+            scratch.unlink(missing_ok=True)
 
     def __enter__(self) -> Journal:
         return self
@@ -200,7 +232,19 @@ class Journal:
         self._write({"status": status, "time_ms": int(time.time() * 1000)} | ({"note": note} if note else {}))
         self.status = status
 
+    def _end_line(self) -> None:
+        """Ends the line that a kill or a full disk has torn."""
+        size = self._file.seek(0, os.SEEK_END)
+        if size > 0 and os.pread(self._file.fileno(), 1, size - 1) != b"\n":
+            self._put(b"\n")
+
     def _write(self, entry: dict[str, Any]) -> None:
-        self._file.write(json.dumps(entry).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._end_line()
+        self._put(json.dumps(entry).encode() + b"\n")
+        with _naming(self.path):
+            os.fsync(self._file.fileno())
+
+    def _put(self, content: bytes) -> None:
+        with _naming(self.path):
+            while content:
+                content = content[self._file.write(content) :]

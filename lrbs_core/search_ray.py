@@ -30,7 +30,7 @@ def search_on_ray(
     with joined(address, cpus, gpus):
         # The searcher says when it is over; so many samples are never reached.
         config = tune.TuneConfig(search_alg=runs, num_samples=-1, reuse_actors=True)
-        fit(search.design.name, {"machine": machine, "rungs": search.rungs}, config, cpus, gpus)
+        fit(first, {"machine": machine, "rungs": search.rungs}, config, cpus, gpus)
     if runs.error is not None:
         raise runs.error
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import lru_cache
@@ -184,6 +185,8 @@ def _end_with_run(worker: int) -> None:
     """Ends a worker whose run was killed: torch watches its parent, but that is the fork server, which lives on."""
     run = multiprocessing.parent_process()
     assert run is not None
+    # Where all processes are given notice, the run ends its workers itself, after its checkpoint.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def watch() -> None:
         run.join()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import logging
 import statistics
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -14,7 +16,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from lrbs_core.claims import Claim
-from lrbs_core.journal import FINAL, Journal, Reader, Row, RunFolder, Status
+from lrbs_core.journal import FINAL, FULL, Journal, Reader, Row, RunFolder, Status
 from lrbs_core.spaces import Candidates
 from lrbs_core.specs import EXAMPLES, IMAGE_SUFFIXES, RunSpec
 
@@ -184,8 +186,9 @@ def run(folder: RunFolder, train: Train, machine: str = "") -> Iterator[Row]:
     """Trains one run from wherever it stands; each row is in the journal before it is yielded, and so is the end.
 
     A run that has come to its end yields nothing. Whoever stops iterating leaves a run that can go on. An exception
-    of training is noted with the status "failed" and raised. `machine` is noted for whoever compares seconds. Raises
-    BlockingIOError when another process has the run.
+    of training is noted with the status "failed" and raised, unlike Preempted, which leaves such a run too. `machine`
+    is noted for whoever compares seconds. Raises BlockingIOError when another process has the run, and OSError where
+    the disk is too full for the journal.
     """
     with Journal(folder.journal_path) as journal:
         if journal.status in FINAL:
@@ -199,8 +202,10 @@ def run(folder: RunFolder, train: Train, machine: str = "") -> Iterator[Row]:
                 yield row
         except StopIteration as end:
             journal.set_status(end.value)
-        except Exception:
-            journal.set_status("failed", note=traceback.format_exc())
+        except Exception as error:
+            # Of a full disk all is said in a line, which may still find room where a traceback does not.
+            full = isinstance(error, OSError) and error.errno in FULL
+            journal.set_status("failed", note=str(error) if full else traceback.format_exc())
             raise
 
 
@@ -228,10 +233,16 @@ def until(train: Train, over: Callable[[Sequence[Row]], bool]) -> Train:
 def run_serially(folders: Sequence[RunFolder], train: Train, machine: str = "") -> None:
     """The runs one after another in this process; the error of one that fails is in its journal, and the next goes on.
 
-    A run that another process has is left to it, so that several of these share a sweep.
+    A run that another process has is left to it, so that several of these share a sweep. What a journal could not take,
+    as on a full disk, is logged.
     """
     for folder in folders:
+        began = int(time.time() * 1000)
         try:
             deque(run(folder, train, machine), maxlen=0)
-        except Exception:
+        except BlockingIOError:
             continue
+        except Exception as error:
+            told = Reader(folder.journal_path).poll()
+            if told.status != "failed" or told.status_time_ms < began:
+                logging.warning("%s seed=%d: not run to its end: %s", folder.spec.label, folder.spec.seed, error)

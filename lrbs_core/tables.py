@@ -24,7 +24,9 @@ from lrbs_core.sweeping import Sweep
 if TYPE_CHECKING:
     from lrbs_core.results import RunRecord
 
-__all__ = ["plan_document", "print_overview", "print_plan", "print_range", "print_search", "range_document"]
+__all__ = [
+    "plan_document", "print_discovery", "print_overview", "print_plan", "print_range", "print_search", "range_document",
+]  # fmt: skip
 
 # Epochs of half a cycle: L. N. Smith (arXiv 1506.01186), section 3.2, recommends 2 to 10.
 STEPSIZE = 4.0
@@ -276,6 +278,33 @@ def print_search(document: dict[str, Any]) -> None:
             mattered = ", ".join(f"{part} {share:.0%}" for part, share in shares.items())
             what = f"share of the variance of {name.replace('_', ' ')} over {counts['finished']} trials"
             console.print(f"{what}: {escape(mattered)} (fANOVA)", soft_wrap=True)
+    if document["best"]:
+        console.print(f"\n{Policy.from_dict(document['best'][0]['policy'])!r}", soft_wrap=True, markup=False)
+
+
+def print_discovery(document: dict[str, Any]) -> None:
+    """The last generation of a discovery, best first, and the best one's whole history as a policy to paste."""
+    console, trials, plan = Console(highlight=False, emoji=False), document["trials"], document["sampler"]
+    last = trials[-1]["generation"]
+    console.print(
+        f"[bold]{escape(document['sweep'])}[/bold]: generation {last} of {len(document['rungs'])}, "
+        f"{plan['interval']:g} epochs each, {len({trial['key'] for trial in trials})} runs"
+        + _small_version(document["overrides"]),
+        soft_wrap=True,
+    )
+    table = _table("member", "lr", "momentum", "test accuracy %", "was member", "status")
+    shown = [trial for trial in trials if trial["generation"] == last]
+    for trial in sorted(shown, key=lambda trial: -(trial["test_accuracy"]["mean"] or 0.0)):
+        settings = (f"{trial[name]:g}" for name in ("lr", "momentum"))
+        parent = "-" if trial["parent"] is None else f"{trials[trial['parent']]['member']}"
+        accuracy = _interval(trial["test_accuracy"], 2)
+        table.add_row(f"{trial['member']}", *settings, accuracy, parent, trial["status"])
+    console.print(table)
+    console.print(
+        "lr and momentum of the last interval, before which it was that member of the generation before; "
+        "ranked on the test set: measure the outcome over other seeds",
+        soft_wrap=True,
+    )
     if document["best"]:
         console.print(f"\n{Policy.from_dict(document['best'][0]['policy'])!r}", soft_wrap=True, markup=False)
 

@@ -7,7 +7,7 @@ import math
 import platform
 import re
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import chain, islice, pairwise
 from pathlib import Path
@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lrbs_core import models, optimizers
+from lrbs_core import models, optimizers, preemption
 from lrbs_core.data import Dataset, Stream, load
-from lrbs_core.journal import MEASURED, Row, Status, write_whole
+from lrbs_core.discovery import begins_with
+from lrbs_core.journal import MEASURED, Row, RunFolder, Status, write_whole
 from lrbs_core.noise import noise_scale
 from lrbs_core.noise_meter import NoiseMeter
 from lrbs_core.planning import Update, micro_batches
@@ -27,7 +28,7 @@ from lrbs_core.schedules import exactly
 from lrbs_core.specs import Machine, RunSpec
 from lrbs_core.streaming import Folder, FolderStream, scan
 
-__all__ = ["describe", "device_of", "gpus_here", "prepare", "train"]
+__all__ = ["describe", "device_of", "extend", "gpus_here", "prepare", "train"]
 
 # Reading the loss waits for a GPU to catch up, so it is looked at once in so many updates.
 UPDATES_A_LOOK = 16
@@ -146,7 +147,8 @@ def train(
     it if it is there (yielding again the rows made before it) and writes it as the machine says and at the end. Rows
     already in `journalled` are handed out as they stand there, so that a resumed run never tells a row twice
     differently. `data` stands in for the spec's dataset. On a CPU, equal specs give equal bits, resumed or not.
-    Raises ValueError for a spec that does not fit its data or network, or a checkpoint of another run.
+    Raises ValueError for a spec that does not fit its data or network, or a checkpoint of another run, OSError where a
+    checkpoint cannot be written, and Preempted, after a checkpoint, once notice is given.
     """
     device = device_of(machine)
     torch.set_num_threads(machine.threads)
@@ -160,13 +162,14 @@ def train(
 
     saved, diverged = time.monotonic(), False
     updates = chain(islice(spec.walk(), run.updates, None), [None])
-    with closing(run.batches()) as batches:
+    with closing(run.batches()) as batches, preemption.awaited():
         for update, following in pairwise(updates):
             assert update is not None
             run.take(update, batches)
             due = run.row_is_due(following)
+            told = preemption.given.is_set()
             save = checkpoint is not None and (
-                following is None or time.monotonic() - saved >= machine.checkpoint_seconds
+                following is None or told or time.monotonic() - saved >= machine.checkpoint_seconds
             )
             looked = due or update.number % UPDATES_A_LOOK == 0
             # The look also waits for a GPU's queue to end, within the clock: before all that would wait outside it.
@@ -184,6 +187,8 @@ def train(
                 assert checkpoint is not None
                 write_whole(checkpoint, run.state())
                 saved = time.monotonic()
+            if told and following is not None:
+                raise preemption.Preempted
     return "diverged" if diverged else "finished"
 
 
@@ -331,30 +336,11 @@ class _Run:
             "examples": self.examples,
             "seconds": self.seconds,
         }
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        return buffer.getvalue()
+        return _saved(content)
 
     def restore(self, checkpoint: Path) -> None:
-        """Everything as it was when `state` was called. Raises ValueError for a file of another run, or of none.
-
-        Nothing in the file is executed (`weights_only`): it may hold tensors and plain values, and no other object.
-        """
-        content = checkpoint.read_bytes()
-        try:
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            key = state["key"]
-            if key == self.spec.key:
-                self._take_up(state)
-        except (MemoryError, torch.OutOfMemoryError):
-            raise  # no fault of the file's
-        except Exception as error:  # torch names no set of errors for a file that is none of its own
-            raise ValueError(
-                f"run {self.spec.label!r}: {checkpoint} must be a checkpoint of this run, but cannot be read "
-                f"({type(error).__name__}): remove it, and the run begins anew"
-            ) from error
-        if key != self.spec.key:
-            raise ValueError(f"run {self.spec.label!r}: checkpoint of {self.spec.key} expected, but got one of {key!r}")
+        """Everything as it was when `state` was called. Raises ValueError for a file of another run, or of none."""
+        _load(checkpoint, self.spec, self._take_up)
 
     def _take_up(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -367,3 +353,46 @@ class _Run:
             self.meter.moments.copy_(state["noise"])
         self.rows, self.updates = state["rows"], state["updates"]
         self.examples, self.seconds = state["examples"], state["seconds"]
+
+
+def _saved(state: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def _load(checkpoint: Path, spec: RunSpec, take_up: Callable[[dict[str, Any]], None]) -> None:
+    """Has the state in a checkpoint of this spec taken up. Raises ValueError for a file of another run, or of none.
+
+    Nothing in the file is executed (`weights_only`): it may hold tensors and plain values, and no other object.
+    """
+    content = checkpoint.read_bytes()
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        key = state["key"]
+        if key == spec.key:
+            take_up(state)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise  # no fault of the file's
+    except Exception as error:  # torch names no set of errors for a file that is none of its own
+        raise ValueError(
+            f"run {spec.label!r}: {checkpoint} must be a checkpoint of this run, but cannot be read "
+            f"({type(error).__name__}): remove it, and the run begins anew"
+        ) from error
+    if key != spec.key:
+        raise ValueError(f"run {spec.label!r}: checkpoint of {spec.key} expected, but got one of {key!r}")
+
+
+def extend(parent: RunFolder, child: RunFolder) -> None:
+    """Has a longer run begin where the parent's stands: with its checkpoint, and so with its rows.
+
+    What it comes to is what it would from scratch, on a CPU bit for bit. A child that has begun stays as it is; one
+    whose parent has no checkpoint here begins from scratch. Raises ValueError unless `begins_with` holds.
+    """
+    if not begins_with(child.spec, parent.spec):
+        raise ValueError(f"run {child.spec.label!r} must begin with all of {parent.spec.label!r} to go on from its end")
+    if child.journal_path.exists() or not parent.checkpoint_path.exists():
+        return
+    state: dict[str, Any] = {}
+    _load(parent.checkpoint_path, parent.spec, state.update)
+    write_whole(child.checkpoint_path, _saved(state | {"key": child.spec.key}))

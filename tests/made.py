@@ -213,6 +213,18 @@ def checkpoint_bits(path: Path):
     return bits(content | {"rows": unclocked(content["rows"]), "seconds": None})
 
 
+def ends(root: Path) -> dict[str, tuple]:
+    """What the runs below a folder came to, by key: rows and the last checkpoint, without what a clock told."""
+    rows = journal_rows(root)
+    checkpoints = {path.parent.name: path for path in root.rglob("checkpoint.pt")}
+    return {key: (unclocked(rows[key]), checkpoint_bits(path)) for key, path in checkpoints.items()}
+
+
+def scratch_files(root: Path) -> list[str]:
+    """What writers left below a folder."""
+    return sorted(path.name for path in root.rglob(".*") if path.name != ".delivery.lock")
+
+
 def kill_itself_in(function: str, times: int) -> None:
     """From now on SIGKILLs this process at the n-th call of the function."""
     owner, name = pkgutil.resolve_name(function.rpartition(".")[0]), function.rpartition(".")[2]

@@ -11,8 +11,8 @@ import lrbs_core
 # The files and folders of the package, and what none of them loads, at any remove. A new file wants its name in here.
 GROUPS = {
     "pure": (
-        "__init__ claims journal noise planning policies range_test schedules search_record search_rungs spaces specs"
-        " sweeping version",
+        "__init__ claims discovery journal noise planning policies preemption range_test schedules search_record"
+        " search_rungs spaces specs sweeping version",
         "altair mlflow optuna pandas ray rich scipy sklearn streamlit torch torchvision typer vl_convert",
     ),
     "torch": (
@@ -21,7 +21,7 @@ GROUPS = {
     ),
     "mlflow": ("search_launch store tracking", "altair optuna ray torch typer"),
     "optuna": ("search", "altair mlflow pandas ray torch typer"),
-    "ray": ("cluster search_ray", "altair mlflow typer"),
+    "ray": ("cluster discovery_ray search_ray", "altair mlflow typer"),
     "pandas": ("figures html report results search_report statistics targets", "mlflow optuna ray torch typer"),
     # Where the groups meet: a command loads what it needs, so that `lrbs plan` and `lrbs --help` wait for none of it.
     "edge": ("cli commands doctor progress tables", "altair mlflow optuna pandas ray scipy sklearn torch"),

@@ -68,7 +68,8 @@ def run_missing(
     failed = sum(reader.status == "failed" for _, reader in pairs)
     undone = len(set(left) & set(sweeping.pending(folders))) - failed
     if undone:
-        say(f"{undone} run(s) not at their end (interrupted, or another process has them): the same command goes on")
+        why = "interrupted, no room on the disk, or another process has them"
+        say(f"{undone} run(s) not at their end ({why}): the same command goes on")
     if failed:
         say(f"{failed} run(s) failed (tracebacks in {out / sweep.name}/*/journal.jsonl): the same command tries again")
     if failed or undone:

@@ -1,0 +1,158 @@
+"""`lrbs discover`: a schedule of lr and momentum, by population based training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lrbs_core import sweeping, tables
+from lrbs_core.commands.launching import say
+from lrbs_core.commands.options import (
+    AsJson,
+    Bf16,
+    Data,
+    DataDir,
+    Device,
+    MicroBatch,
+    Model,
+    Offline,
+    Out,
+    Scale,
+    Store,
+    SweepFile,
+    load_sweep,
+)
+from lrbs_core.discovery import Design, Discovery, source_of
+from lrbs_core.journal import FINAL, RunFolder
+from lrbs_core.specs import Machine, RunSpec
+
+if TYPE_CHECKING:
+    from lrbs_core.results import RunRecord
+
+__all__ = ["discover"]
+
+
+def discover(
+    sweep_file: SweepFile,
+    interval: Annotated[float, typer.Option(help="Epochs of a generation; divides those of a run.")],
+    policy: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="The policy to begin from; else the sweep's first.")
+    ] = None,
+    population: Annotated[int, typer.Option(min=2, help="Members of a generation.")] = 8,
+    sampler_seed: Annotated[int, typer.Option(min=0, help="Another one is another discovery.")] = 0,
+    figure: Annotated[Path | None, typer.Option(help="Draw lr and momentum by epoch: a .svg or .png file.")] = None,
+    scale: Scale = None,
+    model: Model = None,
+    dataset: Data = None,
+    data_dir: DataDir = Path("data"),
+    out: Out = Path("lrbs-runs"),
+    tracking_uri: Store = None,
+    serial: Annotated[
+        bool, typer.Option("--serial", help="One run after another in this process, without Ray.")
+    ] = False,
+    offline: Offline = False,
+    address: Annotated[str | None, typer.Option(help="Ray cluster; else one that runs here, else a new one.")] = None,
+    cpus_per_run: Annotated[float, typer.Option(min=0, help="CPUs of a run, set aside by Ray.")] = 1,
+    gpus_per_run: Annotated[
+        float | None, typer.Option(min=0, help="GPUs of a run, set aside by Ray; else 1 if there is one here.")
+    ] = None,
+    device: Device = "auto",
+    micro_batch: MicroBatch = None,
+    bf16: Bf16 = False,
+    as_json: AsJson = False,
+) -> None:
+    """A schedule of lr and momentum by population based training, ranked on the test set (Jaderberg et al. 2017).
+
+    The same command goes on after a kill, and else only shows what was found.
+    """
+    sweep = load_sweep(sweep_file, scale, model, dataset, 1, data_dir)
+    design = Design(sweep.name, source_of(sweep, policy), population, interval, sampler_seed)
+    machine = Machine(data_dir.resolve(), device, micro_batch, max(1, int(cpus_per_run)), bf16=bf16)
+    if not offline:
+        from lrbs_core import store, tracking
+
+        client = store.connect(tracking_uri)
+    from lrbs_core import training
+
+    training.prepare([design.source], machine)
+    with ExitStack() as stack:
+        if not offline:
+            from lrbs_core.search_launch import find_launch
+
+            launch = find_launch(client, design.settings)
+            ended = store.final_keys(client, design.name)
+            here = {key for key in ended if (out / design.name / key / "journal.jsonl").exists()}
+            elsewhere = store.read(client, design.name, ended - here)
+            delivery = stack.enter_context(tracking.Delivery(client, [], {design.name: launch}))
+        from lrbs_core.progress import Watch
+
+        watch = stack.enter_context(Watch([]))
+        watch.unknown = population * design.generations
+
+        def stored(spec: RunSpec) -> RunRecord | None:
+            return None if offline else elsewhere.get(spec.key)
+
+        def opened(folder: RunFolder) -> None:
+            watch.unknown = max(0, watch.unknown - 1)
+            if found.record(folder).status not in FINAL:
+                watch.add(folder)
+            if not offline:
+                delivery.add(folder)
+
+        found = Discovery(design, out, training.extend, stored, opened)
+
+        def rounds() -> Iterator[list[RunFolder]]:
+            for number, left in enumerate(found.rounds(), start=1):
+                say(f"{design.name}: generation {number} of {design.generations}, {len(left)} run(s) to do")
+                yield left
+
+        if serial or offline:
+            train = partial(training.train, machine=machine)
+            for left in rounds():
+                sweeping.run_serially(left, train, training.describe(machine))
+        else:
+            from lrbs_core.discovery_ray import discover_on_ray
+
+            gpus = training.gpus_here() if gpus_per_run is None else gpus_per_run
+            discover_on_ray(rounds(), machine, cpus=cpus_per_run, gpus=gpus, address=address)
+    if not offline and (delivery.late or delivery.error):
+        say(f"tracking store not told everything ({delivery.error}): run `lrbs sync {out}` later")
+    document = found.document()
+    if as_json:
+        print(json.dumps(document, indent=1))
+    else:
+        tables.print_discovery(document)
+    texts = {"discovery.json": json.dumps(document, indent=1)} | _drawn(found, document, figure, offline)
+    if not offline:
+        from lrbs_core.search_launch import tell_launch
+
+        tell_launch(client, launch, document, texts)
+        where = store.without_password(client.tracking_uri)
+        say(f"browse them: mlflow ui --backend-store-uri {where}, experiment {design.name}")
+    if not document["best"]:
+        say(
+            f"generation {len(found.generations)} is not at its end (interrupted, failed with a traceback in "
+            f"{out / design.name}/*/journal.jsonl, or another process has it): the same command goes on"
+        )
+        raise typer.Exit(1)
+
+
+def _drawn(found: Discovery, document: dict[str, Any], figure: Path | None, offline: bool) -> dict[str, str]:
+    """Writes the figure where it is asked for, and gives what goes to the tracking store, by name."""
+    if not document["best"] or (figure is None and offline):
+        return {}
+    from lrbs_core import figures
+    from lrbs_core.figures.lineage import lineage_chart
+
+    specs = [trial.folder.spec for generation in found.generations for trial in generation]
+    # Between their edges lr and momentum are constant, so that no more points are needed.
+    chart = lineage_chart(figures.settings_numbers(specs, points=1), document["best"][0]["label"])
+    if figure is not None:
+        figures.save(chart, figure)
+    return {"discovery.svg": figures.svg(chart)}

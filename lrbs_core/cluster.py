@@ -78,10 +78,8 @@ def joined(address: str | None, cpus: float, gpus: float) -> Iterator[None]:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         reason = str(error).splitlines()[0]
-        hint = (
-            "" if os.environ.get("RAY_AUTH_MODE") else " (clusters ask for a token by default: set RAY_AUTH_MODE=token)"
-        )
-        raise ValueError(f"Ray cluster {address or 'here'} cannot be joined: {reason}{hint}") from None
+        hint = "clusters ask for a token by default: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to theirs"
+        raise ValueError(f"Ray cluster {address or 'here'} cannot be joined: {reason} ({hint})") from None
     preemption.heed()  # Ray has taken SIGTERM for itself
     _tell_shortage({"CPU": cpus, "GPU": gpus})
     try:

@@ -50,7 +50,7 @@ class Cluster:
 
     def __enter__(self) -> "Cluster":
         ports = (f"--port={self.port}", f"--dashboard-port={self.page}", f"--ray-client-server-port={free_port()}")
-        self.start("--head", "--node-ip-address=127.0.0.1", "--num-cpus=0", f"--temp-dir={self.folder}", *ports)
+        self.start("--head", "--node-ip-address=127.0.0.1", "--num-cpus=0", *ports)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,6 +62,8 @@ class Cluster:
         start.append(f"--dashboard-agent-listen-port={free_port()}")
         head = "--head" in arguments
         known = 0 if head else len(self.nodes())
+        # Each its own, or one would clear away what another has unpacked of a job.
+        start.append(f"--temp-dir={self.folder}/{known}")
         # Of the head's own processes too, which serve jobs; a node that joins must not have this.
         env = ENVIRONMENT | ({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} if head else {})
         node = Server([*UNSHARE, *hide, *start] if hide else start, lambda: len(self.nodes()) > known, env=env)

@@ -40,6 +40,8 @@ RESTARTS = 3
 SECONDS_TO_LET_GO = 60
 # How long a worker that is ended waits for its run's checkpoint, if whoever ends it does.
 SECONDS_TO_CHECKPOINT = 30
+# How often it is seen to that a node is left.
+SECONDS_BETWEEN_LOOKS = 2
 # Told of a run instead of a row, with the node's name.
 UNSEEN_BY = "unseen_by"
 # Ray forgets a gauge that was not set since its last report, of which it makes one a second at the most.
@@ -123,11 +125,15 @@ def fit(first: RunFolder, params: dict[str, Any], tune_config: tune.TuneConfig, 
 
 
 class _Ending(tune.Stopper):  # type: ignore[misc]
-    """Ends all on notice, and when a node does not see the runs: it would come free at once, and be given another."""
+    """Ends all on notice, where no node is left (Tune would wait for ever), and where one does not see the runs.
+
+    Such a node would come free at once, and be given another run.
+    """
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
         self.over = False
+        self.looks_at = 0.0
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         self.over = self.over or UNSEEN_BY in result
@@ -137,6 +143,11 @@ class _Ending(tune.Stopper):  # type: ignore[misc]
         if preemption.given.is_set() and not self.over:
             self.mark.write_text("stop")
             self.over = True
+        if not self.over and time.monotonic() >= self.looks_at:
+            self.looks_at = time.monotonic() + SECONDS_BETWEEN_LOOKS
+            if not ray.cluster_resources():
+                logging.warning("no node of the Ray cluster is left")
+                self.over = True
         return self.over
 
 

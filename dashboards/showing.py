@@ -18,9 +18,9 @@ from lrbs_core.specs import RunSpec
 __all__ = ["plain", "show_chart", "show_claims", "show_comparisons", "show_plans", "show_policies", "show_targets"]
 
 
-def show_chart(chart: alt.ConcatChart, columns: int = 2) -> None:
-    """The panels of a chart side by side where there is room, as wide as that."""
-    columns = min(columns, len(chart.concat))
+def show_chart(chart: alt.ConcatChart) -> None:
+    """The panels of a chart, two side by side where there is room, as wide as that."""
+    columns = min(2, len(chart.concat))
     for first in range(0, len(chart.concat), columns):
         for place, panel in zip(st.columns(columns), chart.concat[first : first + columns], strict=False):
             place.altair_chart(_alone(chart, panel), theme=None, width="stretch")

@@ -6,6 +6,7 @@ input or a full disk (one clear line), 130 and 143 told to stop by SIGINT or SIG
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -61,6 +62,7 @@ for name, command, example in (
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command `lrbs`. Bad input ends in one line and exit code 2."""
     heed()
+    logging.basicConfig(format="%(name)s: %(message)s")
     try:
         app(arguments)
     except ValueError as error:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import io
 import logging
 import os
+import re
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,14 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 # The new output engine prints on standard output whatever its verbosity; lrbs shows its own progress.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+# That a worker died is said in a line (`_Telling`), without the traceback of a call to it.
+os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
 # A Ray that starts here keeps to 127.0.0.1, which is its default on a Mac only. Others are joined as ever.
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import ray
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.util.metrics import Counter, Gauge
 
 from lrbs_core import preemption
@@ -33,6 +38,8 @@ from lrbs_core.specs import Machine
 from lrbs_core.sweeping import Train, run, until
 
 __all__ = ["run_on_ray"]
+
+log = logging.getLogger("lrbs")
 
 # How often a run whose worker or node died is started again, from its checkpoint.
 RESTARTS = 3
@@ -76,18 +83,19 @@ def joined(address: str | None, cpus: float, gpus: float) -> Iterator[None]:
     Raises ValueError when the cluster cannot be reached.
     """
     _require_listener(address)
-    try:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
-        reason = str(error).splitlines()[0]
-        hint = "clusters ask for a token by default: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to theirs"
-        raise ValueError(f"Ray cluster {address or 'here'} cannot be joined: {reason} ({hint})") from None
-    preemption.heed()  # Ray has taken SIGTERM for itself
-    _tell_shortage({"CPU": cpus, "GPU": gpus})
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with redirect_stdout(_Brief()):
+        try:
+            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        except ConnectionError as error:
+            reason = str(error).splitlines()[0]
+            hint = "clusters ask for a token by default: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to theirs"
+            raise ValueError(f"Ray cluster {address or 'here'} cannot be joined: {reason} ({hint})") from None
+        preemption.heed()  # Ray has taken SIGTERM for itself
+        _tell_shortage({"CPU": cpus, "GPU": gpus})
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def fit(first: RunFolder, params: dict[str, Any], tune_config: tune.TuneConfig, cpus: float, gpus: float) -> None:
@@ -111,6 +119,7 @@ def fit(first: RunFolder, params: dict[str, Any], tune_config: tune.TuneConfig, 
                 storage_path=scratch,
                 verbose=0,
                 stop=_Ending(Path(mark.name)),
+                callbacks=[_Telling()],
                 failure_config=tune.FailureConfig(max_failures=RESTARTS),
             ),
         ).fit()
@@ -122,6 +131,21 @@ def fit(first: RunFolder, params: dict[str, Any], tune_config: tune.TuneConfig, 
                 f"every node must see the folder of the runs, but {result.metrics[UNSEEN_BY]} does not see {sweep}: "
                 "use an --out that all of them mount"
             )
+
+
+class _Telling(tune.Callback):  # type: ignore[misc]
+    """Says in a line that a run's worker or node died, and what becomes of the run."""
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        log.warning("%s: its worker or node died; it goes on from its checkpoint", _name_of(trial))
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        log.warning("%s: its worker or node died %d times; it is left", _name_of(trial), RESTARTS + 1)
+
+
+def _name_of(trial: Trial) -> str:
+    spec = RunFolder(Path(trial.config["folder"])).spec
+    return f"{spec.label} seed={spec.seed}"
 
 
 class _Ending(tune.Stopper):  # type: ignore[misc]
@@ -146,9 +170,18 @@ class _Ending(tune.Stopper):  # type: ignore[misc]
         if not self.over and time.monotonic() >= self.looks_at:
             self.looks_at = time.monotonic() + SECONDS_BETWEEN_LOOKS
             if not ray.cluster_resources():
-                logging.warning("no node of the Ray cluster is left")
+                log.warning("no node of the Ray cluster is left")
                 self.over = True
         return self.over
+
+
+class _Brief(io.TextIOBase):
+    """Logs the first sentence of what Ray prints of its processes, which goes on for pages, and is no table or JSON."""
+
+    def write(self, text: str) -> int:
+        if sentence := re.sub(r"\x1b\[\d+m", "", text).strip().partition("\n")[0].partition(". ")[0]:
+            log.warning("%s", sentence)
+        return len(text)
 
 
 def _require_listener(address: str | None) -> None:
@@ -167,7 +200,7 @@ def _tell_shortage(asked: dict[str, float]) -> None:
     have = ray.cluster_resources()
     for name, amount in asked.items():
         if amount > have.get(name, 0):
-            logging.warning(
+            log.warning(
                 "a run asks for %g %s, but the cluster has %g: waiting for more", amount, name, have.get(name, 0)
             )
 
@@ -200,7 +233,7 @@ def train_run(config: dict[str, Any]) -> None:
                 time.sleep(1)
                 continue
         except Exception:
-            logging.getLogger(__name__).exception("run %s", folder.spec.label)
+            log.exception("run %s", folder.spec.label)
         except preemption.Preempted:
             pass
         # An error is in the journal as failed; Tune's restarts are for workers that died.

@@ -232,8 +232,8 @@ class Discovery:
     """A discovery in a folder `root`. `rounds` hands out what is to be run.
 
     `extend(parent, child)` has a run begin where another ended; `stored` tells what a tracking store knows of a run
-    that has no journal here (None: nothing); `opened` hears of every run as it becomes known. `best` is the member that
-    the end of the last generation shows to be it.
+    that has no journal here (None: nothing); `opened` hears of every run as it becomes known, and what is known of it.
+    `best` is the member that the end of the last generation shows to be it.
     """
 
     def __init__(
@@ -242,7 +242,7 @@ class Discovery:
         root: Path,
         extend: Callable[[RunFolder, RunFolder], None],
         stored: Callable[[RunSpec], RunRecord | None] | None = None,
-        opened: Callable[[RunFolder], None] | None = None,
+        opened: Callable[[RunFolder, RunRecord], None] | None = None,
     ) -> None:
         self.design, self.root = design, root
         self.generations: list[list[Trial]] = []
@@ -281,7 +281,7 @@ class Discovery:
                 self._extend(parent.folder, folder)
             self.generations[-1].append(Trial(first + place, place, parent and parent.number, member, folder))
             if self._opened:
-                self._opened(folder)
+                self._opened(folder, self.record(folder))
 
     def record(self, folder: RunFolder) -> RunRecord:
         """What is known of a run: by its journal, else by the tracking store."""

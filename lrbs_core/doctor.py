@@ -142,7 +142,7 @@ def _store(uri: str | None, clients: list[MlflowClient]) -> Finding:
     shown = store.without_password(uri)
     later = "start it, or see --tracking-uri; until then: lrbs run --offline, then lrbs sync"
     try:
-        has, needs = _revisions(uri)
+        has, needs, known = _revisions(uri)
     except Exception as error:
         return Finding("fault", f"tracking store {shown} cannot be reached: {store.first_line(error)}", later)
     if needs and not has:
@@ -150,7 +150,8 @@ def _store(uri: str | None, clients: list[MlflowClient]) -> Finding:
     if has != needs:
         # Not connected to: MLflow would bring some schemas up to date there and then, without asking.
         found = f"{shown} has the schema {has}, but mlflow {version('mlflow')} needs {needs}"
-        return Finding("fault", found, f"take a backup, then: mlflow db upgrade {shown}")
+        mend = f"take a backup, then: mlflow db upgrade {shown}" if known else "pip install --upgrade mlflow"
+        return Finding("fault", found, mend)
     try:
         clients.append(store.connect(uri))
     except ValueError as error:
@@ -158,8 +159,11 @@ def _store(uri: str | None, clients: list[MlflowClient]) -> Finding:
     return Finding("ok", f"mlflow {version('mlflow')}, {shown}")
 
 
-def _revisions(uri: str) -> tuple[str | None, str | None]:
-    """The schema of the database at `uri`, and the one that MLflow needs; None and None for what is no database."""
+def _revisions(uri: str) -> tuple[str | None, str | None, bool]:
+    """The schema of the database at `uri`, the one that MLflow needs, and if it knows the first (else that is newer).
+
+    None and None for what is no database.
+    """
     import mlflow
     import sqlalchemy
     from alembic.migration import MigrationContext
@@ -168,16 +172,18 @@ def _revisions(uri: str) -> tuple[str | None, str | None]:
     try:
         url = sqlalchemy.make_url(uri)
     except (ValueError, sqlalchemy.exc.ArgumentError):
-        return None, None  # what is wrong with it, MLflow says
+        return None, None, True  # what is wrong with it, MLflow says
     if url.get_backend_name() not in DATABASES:
-        return None, None
-    needs = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations")).get_current_head()
+        return None, None, True
+    migrations = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+    needs, known = migrations.get_current_head(), {script.revision for script in migrations.walk_revisions()}
     if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
-        return None, needs
+        return None, needs, True
     engine = sqlalchemy.create_engine(url)
     try:
         with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision(), needs
+            has = MigrationContext.configure(connection).get_current_revision()
+            return has, needs, has in known
     finally:
         engine.dispose()
 

@@ -165,9 +165,9 @@ class Trial(NamedTuple):
 class Search:
     """A search in a folder `root`, to be used as a context manager: `next` hands out what is to be run.
 
-    `stored` tells what a tracking store knows of a run that has no journal here (None: nothing); `opened` hears of the
-    folder of every run as it becomes known. Raises ValueError when another process runs the search, and where
-    `candidate` no longer makes the runs that the search was begun with.
+    `stored` tells what a tracking store knows of a run that has no journal here (None: nothing); `opened` hears of
+    every run as it becomes known, and what is known of it. Raises ValueError when another process runs the search, and
+    where `candidate` no longer makes the runs that the search was begun with.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class Search:
         design: Design,
         root: Path,
         stored: Callable[[RunSpec], RunRecord | None] | None = None,
-        opened: Callable[[RunFolder], None] | None = None,
+        opened: Callable[[RunFolder, RunRecord], None] | None = None,
     ) -> None:
         self.design, self.root = design, root
         self.path = root / design.name / f"{design.key}.search.jsonl"
@@ -283,7 +283,7 @@ class Search:
             if self._stored and not folder.journal_path.exists() and (known := self._stored(folder.spec)):
                 self._elsewhere[folder.spec.key] = known
             if self._opened:
-                self._opened(folder)
+                self._opened(folder, self.record(folder))
 
     def _frozen(self, trial: Trial) -> FrozenTrial:
         """The trial as Optuna is told of it. One that diverged has no value: it counts as worse than any other."""

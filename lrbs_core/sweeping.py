@@ -245,4 +245,6 @@ def run_serially(folders: Sequence[RunFolder], train: Train, machine: str = "") 
         except Exception as error:
             told = Reader(folder.journal_path).poll()
             if told.status != "failed" or told.status_time_ms < began:
-                logging.warning("%s seed=%d: not run to its end: %s", folder.spec.label, folder.spec.seed, error)
+                logging.getLogger("lrbs").warning(
+                    "%s seed=%d: not run to its end: %s", folder.spec.label, folder.spec.seed, error
+                )

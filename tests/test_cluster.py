@@ -3,13 +3,16 @@
 import os
 import signal
 import subprocess
-import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from made import command, journal_rows, kill_at_row, lrbs, unclocked, write_sweep
 from mlflow import MlflowClient
+from servers import wait_until
 
 from lrbs_core.journal import METRICS
 
@@ -61,19 +64,48 @@ def test_a_killed_driver_is_gone_on_from(undisturbed, tmp_path):
 
 
 def test_a_killed_worker_is_started_again(undisturbed, tmp_path):
-    arguments = ["run", write_sweep(tmp_path / "tiny.py", EPOCHS, seeds=1), "--checkpoint-seconds", 0.2]
-    process = subprocess.Popen(
-        command(*arguments), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    until = time.monotonic() + 120
-    while sum(map(len, journal_rows(tmp_path).values())) < 4:
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    killed = [pid for pid in holders(tmp_path) if not os.kill(pid, signal.SIGKILL)]
-    _, complaints = process.communicate(timeout=200)
+    with at_rows(4, tmp_path) as (process, _):
+        killed = [pid for pid in holders(tmp_path) if not os.kill(pid, signal.SIGKILL)]
+        shown, complaints = process.communicate(timeout=200)
     assert killed
     assert process.returncode == 0, complaints
+    assert complaints.count(" seed=0: its worker or node died; it goes on from its checkpoint\n") == len(killed)
+    assert "Traceback" not in complaints
+    assert shown.startswith("tiny\n"), "what Ray says does not mix with the tables"
     check(tmp_path, undisturbed)
+
+
+def test_without_its_raylet_the_command_ends_and_given_again_goes_on(undisturbed, tmp_path):
+    with at_rows(4, tmp_path) as (process, arguments):
+        (raylet,) = (
+            child for child in psutil.Process(process.pid).children(recursive=True) if child.name() == "raylet"
+        )
+        raylet.kill()
+        for worker in holders(tmp_path):  # which might else come to their end before they miss it
+            os.kill(worker, signal.SIGKILL)
+        _, complaints = process.communicate(timeout=200)
+    assert process.returncode == 1, complaints
+    assert "2 run(s) not at their end" in complaints
+    assert "Traceback" not in complaints
+    assert len(complaints.splitlines()) < 12, complaints
+    result = lrbs(*arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    check(tmp_path, undisturbed)
+
+
+@contextmanager
+def at_rows(rows: int, folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[object]]]:
+    """The command in a process of its own, once the journals hold so many rows; and its arguments."""
+    arguments = ["run", write_sweep(folder / "tiny.py", EPOCHS, seeds=1), "--checkpoint-seconds", 0.2]
+    process = subprocess.Popen(
+        command(*arguments), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        try:
+            wait_until(lambda: sum(map(len, journal_rows(folder).values())) >= rows)
+            yield process, arguments
+        finally:
+            process.kill()
 
 
 def holders(folder: Path) -> list[int]:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -135,6 +136,15 @@ def test_an_old_schema_is_left_alone_and_mended_by_what_is_said(look, tmp_path):
     mend = check.fix.partition(": ")[2].split()
     subprocess.run([sys.executable, "-m", *mend], check=True, capture_output=True)
     assert look(uri=f"sqlite:///{path}")["mlflow"].status == "ok"
+
+
+def test_a_schema_newer_than_mlflow_asks_for_a_newer_mlflow(look, tmp_path, migrated):
+    path = shutil.copy(migrated, tmp_path / "new.db")
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    check = look(uri=f"sqlite:///{path}")["mlflow"]
+    assert (check.status, check.fix) == ("fault", "pip install --upgrade mlflow")
+    assert schema(path) == "ffffffffffff"
 
 
 def test_a_store_that_cannot_be_reached_is_a_fault_and_one_that_is_to_come_is_not_made(look, tmp_path):

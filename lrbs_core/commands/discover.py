@@ -4,36 +4,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from lrbs_core import sweeping, tables
-from lrbs_core.commands.launching import say
+from lrbs_core.commands.launching import Launch, say
 from lrbs_core.commands.options import (
+    Address,
     AsJson,
     Bf16,
+    CpusPerRun,
     Data,
     DataDir,
     Device,
+    GpusPerRun,
     MicroBatch,
     Model,
     Offline,
     Out,
     Scale,
+    Serial,
     Store,
     SweepFile,
     load_sweep,
 )
 from lrbs_core.discovery import Design, Discovery, source_of
-from lrbs_core.journal import FINAL, RunFolder
-from lrbs_core.specs import Machine, RunSpec
-
-if TYPE_CHECKING:
-    from lrbs_core.results import RunRecord
+from lrbs_core.journal import RunFolder
+from lrbs_core.specs import Machine
 
 __all__ = ["discover"]
 
@@ -53,15 +53,11 @@ def discover(
     data_dir: DataDir = Path("data"),
     out: Out = Path("lrbs-runs"),
     tracking_uri: Store = None,
-    serial: Annotated[
-        bool, typer.Option("--serial", help="One run after another in this process, without Ray.")
-    ] = False,
+    serial: Serial = False,
     offline: Offline = False,
-    address: Annotated[str | None, typer.Option(help="Ray cluster; else one that runs here, else a new one.")] = None,
-    cpus_per_run: Annotated[float, typer.Option(min=0, help="CPUs of a run, set aside by Ray.")] = 1,
-    gpus_per_run: Annotated[
-        float | None, typer.Option(min=0, help="GPUs of a run, set aside by Ray; else 1 if there is one here.")
-    ] = None,
+    address: Address = None,
+    cpus_per_run: CpusPerRun = 1,
+    gpus_per_run: GpusPerRun = None,
     device: Device = "auto",
     micro_batch: MicroBatch = None,
     bf16: Bf16 = False,
@@ -74,38 +70,12 @@ def discover(
     sweep = load_sweep(sweep_file, scale, model, dataset, 1, data_dir)
     design = Design(sweep.name, source_of(sweep, policy), population, interval, sampler_seed)
     machine = Machine(data_dir.resolve(), device, micro_batch, max(1, int(cpus_per_run)), bf16=bf16)
-    if not offline:
-        from lrbs_core import store, tracking
-
-        client = store.connect(tracking_uri)
+    launch = Launch(design.settings, population * design.generations, out, tracking_uri, offline)
     from lrbs_core import training
 
     training.prepare([design.source], machine)
-    with ExitStack() as stack:
-        if not offline:
-            from lrbs_core.search_launch import find_launch
-
-            launch = find_launch(client, design.settings)
-            ended = store.final_keys(client, design.name)
-            here = {key for key in ended if (out / design.name / key / "journal.jsonl").exists()}
-            elsewhere = store.read(client, design.name, ended - here)
-            delivery = stack.enter_context(tracking.Delivery(client, [], {design.name: launch}))
-        from lrbs_core.progress import Watch
-
-        watch = stack.enter_context(Watch([]))
-        watch.unknown = population * design.generations
-
-        def stored(spec: RunSpec) -> RunRecord | None:
-            return None if offline else elsewhere.get(spec.key)
-
-        def opened(folder: RunFolder) -> None:
-            watch.unknown = max(0, watch.unknown - 1)
-            if found.record(folder).status not in FINAL:
-                watch.add(folder)
-            if not offline:
-                delivery.add(folder)
-
-        found = Discovery(design, out, training.extend, stored, opened)
+    with launch:
+        found = Discovery(design, out, training.extend, launch.stored, launch.opened)
 
         def rounds() -> Iterator[list[RunFolder]]:
             for number, left in enumerate(found.rounds(), start=1):
@@ -121,20 +91,13 @@ def discover(
 
             gpus = training.gpus_here() if gpus_per_run is None else gpus_per_run
             discover_on_ray(rounds(), machine, cpus=cpus_per_run, gpus=gpus, address=address)
-    if not offline and (delivery.late or delivery.error):
-        say(f"tracking store not told everything ({delivery.error}): run `lrbs sync {out}` later")
     document = found.document()
     if as_json:
         print(json.dumps(document, indent=1))
     else:
         tables.print_discovery(document)
     texts = {"discovery.json": json.dumps(document, indent=1)} | _drawn(found, document, figure, offline)
-    if not offline:
-        from lrbs_core.search_launch import tell_launch
-
-        tell_launch(client, launch, document, texts)
-        where = store.without_password(client.tracking_uri)
-        say(f"browse them: mlflow ui --backend-store-uri {where}, experiment {design.name}")
+    launch.tell(document, texts)
     if not document["best"]:
         say(
             f"generation {len(found.generations)} is not at its end (interrupted, failed with a traceback in "

@@ -1,24 +1,27 @@
-"""Launching: what is left of a sweep is run, told to MLflow meanwhile, and shown."""
+"""Launching: what is left of a sweep or a search is run, told to MLflow meanwhile, and shown."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from lrbs_core import sweeping
-from lrbs_core.journal import Reader, RunFolder
+from lrbs_core.journal import FINAL, Reader, RunFolder
 from lrbs_core.specs import Machine, RunSpec
 from lrbs_core.sweeping import Sweep
 
 if TYPE_CHECKING:
-    from lrbs_core.results import RunRecord
+    from mlflow import MlflowClient
 
-__all__ = ["run_missing", "say"]
+    from lrbs_core.results import RunRecord
+    from lrbs_core.tracking import Delivery
+
+__all__ = ["Launch", "run_missing", "say"]
 
 
 def run_missing(
@@ -54,8 +57,8 @@ def run_missing(
 
             stack.enter_context(Watch(left))
         run_all(left)
-    if not offline and (delivery.late or delivery.error):
-        say(f"tracking store not told everything ({delivery.error}): run `lrbs sync {out}` later")
+    if not offline:
+        _say_late(delivery, out)
     readers = [(folder.spec, Reader(folder.journal_path).poll()) for folder in folders]
     pairs: list[tuple[RunSpec, RunRecord]] = [(spec, reader) for spec, reader in readers if reader.status is not None]
     if not offline and elsewhere:
@@ -63,8 +66,7 @@ def run_missing(
         pairs += [(folder.spec, records[folder.spec.key]) for folder in elsewhere]
     show(pairs)
     if not offline:
-        where = store.without_password(client.tracking_uri)
-        say(f"browse them: mlflow ui --backend-store-uri {where}, experiment {sweep.name}")
+        _say_where(client, sweep.name)
     failed = sum(reader.status == "failed" for _, reader in pairs)
     undone = len(set(left) & set(sweeping.pending(folders))) - failed
     if undone:
@@ -74,6 +76,78 @@ def run_missing(
         say(f"{failed} run(s) failed (tracebacks in {out / sweep.name}/*/journal.jsonl): the same command tries again")
     if failed or undone:
         raise typer.Exit(1)
+
+
+class Launch:
+    """That of a search or a discovery: its runs are watched, and unless offline MLflow is told of them meanwhile.
+
+    A context manager around the training. `settings`: of its design; `runs`: those that it will come to, at most.
+    """
+
+    def __init__(self, settings: dict[str, Any], runs: int, out: Path, tracking_uri: str | None, offline: bool) -> None:
+        self.settings, self.runs, self.out = settings, runs, out
+        self._elsewhere: Mapping[str, RunRecord] = {}
+        self._client: MlflowClient | None = None
+        if not offline:
+            from lrbs_core import store
+
+            self._client = store.connect(tracking_uri)
+
+    def __enter__(self) -> Launch:
+        from lrbs_core.progress import Watch
+
+        name = self.settings["sweep"]
+        with ExitStack() as stack:
+            if self._client:
+                from lrbs_core import store, tracking
+                from lrbs_core.search_launch import find_launch
+
+                self._parent = find_launch(self._client, self.settings)
+                ended = store.final_keys(self._client, name)
+                here = {key for key in ended if (self.out / name / key / "journal.jsonl").exists()}
+                self._elsewhere = store.read(self._client, name, ended - here)
+                self._delivery = stack.enter_context(tracking.Delivery(self._client, [], {name: self._parent}))
+            self._watch = stack.enter_context(Watch([]))
+            self._watch.unknown = self.runs
+            self._ends = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        self._ends.__exit__(kind, *rest)
+        if self._client and kind is None:
+            _say_late(self._delivery, self.out)
+
+    def stored(self, spec: RunSpec) -> RunRecord | None:
+        """What the tracking store knows of a run that has ended and has no journal here."""
+        return self._elsewhere.get(spec.key)
+
+    def opened(self, folder: RunFolder, record: RunRecord) -> None:
+        """Hears of a run and what is known of it: it is watched from here on and told to the store."""
+        self._watch.unknown = max(0, self._watch.unknown - 1)
+        if record.status not in FINAL:
+            self._watch.add(folder)
+        if self._client:
+            self._delivery.add(folder)
+
+    def tell(self, document: dict[str, Any], texts: dict[str, str]) -> None:
+        """Puts the outcome on the launch, with artifacts by name, and says where it is to be browsed."""
+        if self._client:
+            from lrbs_core.search_launch import tell_launch
+
+            tell_launch(self._client, self._parent, document, texts)
+            _say_where(self._client, self.settings["sweep"])
+
+
+def _say_late(delivery: Delivery, out: Path) -> None:
+    if delivery.late or delivery.error:
+        say(f"tracking store not told everything ({delivery.error}): run `lrbs sync {out}` later")
+
+
+def _say_where(client: MlflowClient, experiment: str) -> None:
+    from lrbs_core import store
+
+    where = store.without_password(client.tracking_uri)
+    say(f"browse them: mlflow ui --backend-store-uri {where}, experiment {experiment}")
 
 
 def say(text: str) -> None:

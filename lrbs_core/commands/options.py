@@ -11,8 +11,8 @@ from lrbs_core import sweeping
 from lrbs_core.sweeping import Sweep
 
 __all__ = [
-    "AsJson", "Bf16", "Data", "DataDir", "Device", "Markdown", "MicroBatch", "Model", "Offline", "Out", "Scale",
-    "Seeds", "Store", "SweepFile", "load_sweep",
+    "Address", "AsJson", "Bf16", "CpusPerRun", "Data", "DataDir", "Device", "GpusPerRun", "Markdown", "MicroBatch",
+    "Model", "Offline", "Out", "Scale", "Seeds", "Serial", "Store", "SweepFile", "load_sweep",
 ]  # fmt: skip
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="A file of sweeps/, such as sweeps/quickstart.py.")]
@@ -27,8 +27,14 @@ Out = Annotated[Path, typer.Option(help="The folder of journals and checkpoints,
 Store = Annotated[
     str | None, typer.Option("--tracking-uri", help="MLflow store; else $MLFLOW_TRACKING_URI, else mlflow.db here.")
 ]
+Serial = Annotated[bool, typer.Option("--serial", help="One run after another in this process, without Ray.")]
 Offline = Annotated[
     bool, typer.Option("--offline", help="Serial, and journals only; `lrbs sync` delivers them to MLflow later.")
+]
+Address = Annotated[str | None, typer.Option(help="Ray cluster; else one that runs here, else a new one.")]
+CpusPerRun = Annotated[float, typer.Option(min=0, help="CPUs of a run, set aside by Ray.")]
+GpusPerRun = Annotated[
+    float | None, typer.Option(min=0, help="GPUs of a run, such as 0.25, set aside by Ray; else 1 if there is one.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:NUMBER.")]
 MicroBatch = Annotated[

@@ -12,16 +12,20 @@ import typer
 from lrbs_core import sweeping, tables
 from lrbs_core.commands.launching import run_missing
 from lrbs_core.commands.options import (
+    Address,
     Bf16,
+    CpusPerRun,
     Data,
     DataDir,
     Device,
+    GpusPerRun,
     MicroBatch,
     Model,
     Offline,
     Out,
     Scale,
     Seeds,
+    Serial,
     Store,
     SweepFile,
     load_sweep,
@@ -44,16 +48,11 @@ def run(
     data_dir: DataDir = Path("data"),
     out: Out = Path("lrbs-runs"),
     tracking_uri: Store = None,
-    serial: Annotated[
-        bool, typer.Option("--serial", help="One run after another in this process, without Ray.")
-    ] = False,
+    serial: Serial = False,
     offline: Offline = False,
-    address: Annotated[str | None, typer.Option(help="Ray cluster; else one that runs here, else a new one.")] = None,
-    cpus_per_run: Annotated[float, typer.Option(min=0, help="CPUs of a run, set aside by Ray.")] = 1,
-    gpus_per_run: Annotated[
-        float | None,
-        typer.Option(min=0, help="GPUs of a run, set aside by Ray, such as 0.25; else 1 if there is one here."),
-    ] = None,
+    address: Address = None,
+    cpus_per_run: CpusPerRun = 1,
+    gpus_per_run: GpusPerRun = None,
     device: Device = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of a run; else its CPUs. Large nets gain from more.")

@@ -7,34 +7,33 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from lrbs_core import sweeping, tables
-from lrbs_core.commands.launching import say
+from lrbs_core.commands.launching import Launch, say
 from lrbs_core.commands.options import (
+    Address,
     AsJson,
     Bf16,
+    CpusPerRun,
     Data,
     DataDir,
     Device,
+    GpusPerRun,
     MicroBatch,
     Model,
     Offline,
     Out,
     Scale,
+    Serial,
     Store,
     SweepFile,
 )
-from lrbs_core.journal import FINAL, RunFolder
-from lrbs_core.specs import Machine, RunSpec
-
-if TYPE_CHECKING:
-    from lrbs_core.results import RunRecord
+from lrbs_core.specs import Machine
 
 __all__ = ["search"]
 
@@ -64,15 +63,11 @@ def search(
     data_dir: DataDir = Path("data"),
     out: Out = Path("lrbs-runs"),
     tracking_uri: Store = None,
-    serial: Annotated[
-        bool, typer.Option("--serial", help="One run after another in this process, without Ray.")
-    ] = False,
+    serial: Serial = False,
     offline: Offline = False,
-    address: Annotated[str | None, typer.Option(help="Ray cluster; else one that runs here, else a new one.")] = None,
-    cpus_per_run: Annotated[float, typer.Option(min=0, help="CPUs of a run, set aside by Ray.")] = 1,
-    gpus_per_run: Annotated[
-        float | None, typer.Option(min=0, help="GPUs of a run, set aside by Ray; else 1 if there is one here.")
-    ] = None,
+    address: Address = None,
+    cpus_per_run: CpusPerRun = 1,
+    gpus_per_run: GpusPerRun = None,
     device: Device = "auto",
     micro_batch: MicroBatch = None,
     bf16: Bf16 = False,
@@ -90,39 +85,11 @@ def search(
 
         chosen_axes(design.settings | {"importances": {objective: {}}}, chosen)
     machine = Machine(data_dir.resolve(), device, micro_batch, max(1, int(cpus_per_run)), bf16=bf16)
-    if not offline:
-        from lrbs_core import store, tracking
-
-        client = store.connect(tracking_uri)
+    launch = Launch(design.settings, seeds * design.size, out, tracking_uri, offline)
     from lrbs_core import training
 
     training.prepare(candidates.tried, machine)
-    with ExitStack() as stack:
-        if not offline:
-            from lrbs_core.search_launch import find_launch
-
-            launch = find_launch(client, design.settings)
-            ended = store.final_keys(client, design.name)
-            here = {key for key in ended if (out / design.name / key / "journal.jsonl").exists()}
-            elsewhere = store.read(client, design.name, ended - here)
-            delivery = stack.enter_context(tracking.Delivery(client, [], {design.name: launch}))
-        from lrbs_core.progress import Watch
-
-        watch = stack.enter_context(Watch([]))
-        watch.unknown = seeds * design.size
-
-        def stored(spec: RunSpec) -> RunRecord | None:
-            return None if offline else elsewhere.get(spec.key)
-
-        def opened(folder: RunFolder) -> None:
-            watch.unknown = max(0, watch.unknown - 1)
-            if found.record(folder).status not in FINAL:
-                watch.add(folder)
-            if not offline:
-                delivery.add(folder)
-
-        found = Search(design, out, stored, opened)
-        stack.enter_context(found)
+    with launch, Search(design, out, launch.stored, launch.opened) as found:
         say(f"{design.name}: {len(found.trials)} of {design.size} trials known, {found.left} run(s) of them to do")
         if serial or offline:
             train = partial(training.train, machine=machine)
@@ -133,20 +100,12 @@ def search(
 
             gpus = training.gpus_here() if gpus_per_run is None else gpus_per_run
             search_on_ray(found, machine, cpus=cpus_per_run, gpus=gpus, address=address)
-    if not offline and (delivery.late or delivery.error):
-        say(f"tracking store not told everything ({delivery.error}): run `lrbs sync {out}` later")
     document = found.document()
     if as_json:
         print(json.dumps(document, indent=1))
     else:
         tables.print_search(document)
-    texts = _pages(document, chosen, figure, html, offline)
-    if not offline:
-        from lrbs_core.search_launch import tell_launch
-
-        tell_launch(client, launch, document, texts)
-        where = store.without_password(client.tracking_uri)
-        say(f"browse them: mlflow ui --backend-store-uri {where}, experiment {design.name}")
+    launch.tell(document, _pages(document, chosen, figure, html, offline))
     failed = sum(trial["status"] == "failed" for trial in document["trials"])
     undone = sum(trial["status"] == "running" for trial in document["trials"])
     if undone:

@@ -1,4 +1,4 @@
-"""Ray's niceness, and Hypothesis: its profiles, and how it makes a schedule of each kind: `st.from_type(Steps)`, `st.from_type(Schedule)`.
+"""Ray's niceness; Hypothesis' profiles, and how it makes a schedule of each kind: `st.from_type(Steps)`.
 
 Values lie in [0.01, 1] before a factor, epochs in [0.1, 6], half of them decimals as a person writes them, since it is
 those whose sums and products come out a bit off in floats.
@@ -32,7 +32,7 @@ from lrbs_core.schedules import (
 )
 
 # Ray has its workers yield to all else, and so to the tests beside them.
-os.environ["RAY_worker_niceness"] = "0"
+os.environ |= {"RAY_worker_niceness": "0"}
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None)

@@ -1,7 +1,8 @@
 """The command line: the one place where planning, training, Ray, MLflow and reports meet.
 
 Tables go to standard output, progress and complaints to standard error. Exit codes: 0 done, 1 some runs failed, 2 bad
-input or a full disk (one clear line), 130 and 143 told to stop by SIGINT or SIGTERM (the same command goes on).
+input, or a file or disk that cannot be used (one clear line), 130 and 143 told to stop by SIGINT or SIGTERM (the same
+command goes on).
 """
 
 from __future__ import annotations
@@ -69,9 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(f"lrbs: {error}")
         sys.exit(2)
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in FULL and error.filename is None:
             raise
-        say(f"lrbs: {error}")
+        say(f"lrbs: {error}" if error.errno in FULL else f"lrbs: {error.filename}: {error.strerror}")
         sys.exit(2)
     except KeyboardInterrupt:
         say("lrbs: interrupted; the same command goes on from here")

@@ -29,6 +29,7 @@ from lrbs_core.commands.options import (
     Serial,
     Store,
     SweepFile,
+    drawn,
     load_sweep,
 )
 from lrbs_core.discovery import Design, Discovery, source_of
@@ -46,7 +47,9 @@ def discover(
     ] = None,
     population: Annotated[int, typer.Option(min=2, help="Members of a generation.")] = 8,
     sampler_seed: Annotated[int, typer.Option(min=0, help="Another one is another discovery.")] = 0,
-    figure: Annotated[Path | None, typer.Option(help="Draw lr and momentum by epoch: a .svg or .png file.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw lr and momentum by epoch: a .svg or .png file.", callback=drawn)
+    ] = None,
     scale: Scale = None,
     model: Model = None,
     dataset: Data = None,

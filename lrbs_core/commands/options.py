@@ -12,8 +12,25 @@ from lrbs_core.sweeping import Sweep
 
 __all__ = [
     "Address", "AsJson", "Bf16", "CpusPerRun", "Data", "DataDir", "Device", "GpusPerRun", "Markdown", "MicroBatch",
-    "Model", "Offline", "Out", "Scale", "Seeds", "Serial", "Store", "SweepFile", "load_sweep",
+    "Model", "Offline", "Out", "Scale", "Seeds", "Serial", "Store", "SweepFile", "drawn", "load_sweep", "written",
 ]  # fmt: skip
+
+
+def written(path: Path | None) -> Path | None:
+    """Of an option that names a file to write: looked at before the work whose outcome it is to hold."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise ValueError(f"a file to write must lie in a folder that is there, and not be one, but got {path}")
+    return path
+
+
+def drawn(path: Path | None) -> Path | None:
+    """`written`, of a figure."""
+    if path is not None:
+        from lrbs_core.figures import require_format
+
+        require_format(path)
+    return written(path)
+
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="A file of sweeps/, such as sweeps/quickstart.py.")]
 Scale = Annotated[
@@ -43,7 +60,8 @@ MicroBatch = Annotated[
 Bf16 = Annotated[bool, typer.Option("--bf16", help="Autocast to bfloat16.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Markdown = Annotated[
-    Path | None, typer.Option(help="Write what is printed as a section of this page, such as sweeps/RESULTS.md.")
+    Path | None,
+    typer.Option(help="Write what is printed as a section of this page, such as sweeps/RESULTS.md.", callback=written),
 ]
 
 

@@ -18,6 +18,7 @@ from lrbs_core.commands.options import (
     Scale,
     Seeds,
     SweepFile,
+    drawn,
     load_sweep,
 )
 
@@ -36,7 +37,9 @@ def plan(
     examples_per_second: Annotated[
         float | None, typer.Option(help="For the hours; else what earlier runs in --out measured.")
     ] = None,
-    figure: Annotated[Path | None, typer.Option(help="Draw the policies by epoch: a .svg or .png file.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw the policies by epoch: a .svg or .png file.", callback=drawn)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Updates, batch sizes, noise scale and hours of every run, before anything is spent."""

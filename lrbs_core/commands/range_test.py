@@ -24,6 +24,7 @@ from lrbs_core.commands.options import (
     Offline,
     Out,
     Store,
+    drawn,
 )
 from lrbs_core.journal import FINAL, RunFolder
 from lrbs_core.specs import Machine, RunSpec
@@ -63,7 +64,9 @@ def range_test(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     micro_batch: MicroBatch = None,
     bf16: Bf16 = False,
-    figure: Annotated[Path | None, typer.Option(help="Draw accuracy against lr: a .svg or .png file.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw accuracy against lr: a .svg or .png file.", callback=drawn)
+    ] = None,
     markdown: Markdown = None,
     as_json: AsJson = False,
 ) -> None:

@@ -21,7 +21,9 @@ from lrbs_core.commands.options import (
     Seeds,
     Store,
     SweepFile,
+    drawn,
     load_sweep,
+    written,
 )
 
 __all__ = ["report"]
@@ -35,12 +37,14 @@ def report(
     seeds: Seeds = None,
     data_dir: DataDir = Path("data"),
     tracking_uri: Store = None,
-    csv: Annotated[Path | None, typer.Option(help="Write one row a run to this file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write one row a run to this file.", callback=written)] = None,
     figure: Annotated[
-        Path | None, typer.Option(help="Draw accuracy against epochs and updates: a .svg or .png file.")
+        Path | None, typer.Option(help="Draw accuracy against epochs and updates: a .svg or .png file.", callback=drawn)
     ] = None,
     markdown: Markdown = None,
-    html: Annotated[Path | None, typer.Option(help="Write the report with its figures to this file.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the report with its figures to this file.", callback=written)
+    ] = None,
     baseline: Annotated[str | None, typer.Option(help="The policy to compare with; else the first.")] = None,
     margin: Annotated[
         float, typer.Option(help="The difference in test accuracy, in percent, that does not matter to you.")

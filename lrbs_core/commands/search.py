@@ -32,6 +32,8 @@ from lrbs_core.commands.options import (
     Serial,
     Store,
     SweepFile,
+    drawn,
+    written,
 )
 from lrbs_core.specs import Machine
 
@@ -55,8 +57,10 @@ def search(
     axes: Annotated[
         str | None, typer.Option(help="Of the heat map, such as high,momentum; else what mattered.")
     ] = None,
-    figure: Annotated[Path | None, typer.Option(help="Draw the heat map: a .svg or .png file.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write all that was found, with figures, to this file.")] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw the heat map: a .svg or .png file.", callback=drawn)] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write all that was found, with figures, to this file.", callback=written)
+    ] = None,
     scale: Scale = None,
     model: Model = None,
     dataset: Data = None,

@@ -172,8 +172,13 @@ def svg(chart: alt.TopLevelMixin) -> str:
     return text.getvalue()
 
 
-def save(chart: alt.TopLevelMixin, path: Path) -> None:
-    """Writes SVG or PNG, as the file's suffix says. Raises ValueError for another suffix."""
+def require_format(path: Path) -> None:
+    """Raises ValueError for what is neither SVG nor PNG, by the file's suffix."""
     if path.suffix not in (".svg", ".png"):
         raise ValueError(f"a figure must be .svg or .png, but got {path}")
+
+
+def save(chart: alt.TopLevelMixin, path: Path) -> None:
+    """Writes SVG or PNG, as the file's suffix says. Raises ValueError for another suffix."""
+    require_format(path)
     chart.save(str(path), scale_factor=2 if path.suffix == ".png" else 1)

@@ -86,6 +86,10 @@ def joined(address: str | None, cpus: float, gpus: float) -> Iterator[None]:
     with redirect_stdout(_Brief()):
         try:
             ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        except RuntimeError as error:  # it is of another Ray or Python, be it but a patch
+            raise ValueError(
+                f"Ray cluster {address or 'here'} cannot be joined: {' '.join(str(error).split())}"
+            ) from None
         except ConnectionError as error:
             reason = str(error).splitlines()[0]
             hint = "clusters ask for a token by default: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to theirs"
@@ -190,7 +194,7 @@ def _require_listener(address: str | None) -> None:
     if not colon:
         return  # none given, or "auto" and "local", which are quick to say no
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except (OSError, ValueError) as error:
         raise ValueError(f"Ray cluster {address} cannot be reached: {error}") from None
 

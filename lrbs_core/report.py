@@ -196,7 +196,9 @@ def _text(measured: dict[str, float | None], digits: int) -> str:
         return ""
     if low is None or high is None:
         return f"{mean:.{digits}f}"
-    return f"{mean:g}" if low == high else f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    if low == high:
+        return f"{round(mean, digits):.15g}"
+    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _table(*columns: str) -> list[str]:

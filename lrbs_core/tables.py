@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ __all__ = [
 STEPSIZE = 4.0
 # Trials of a search that are shown.
 BEST = 10
+# Columns of a table in a file or a pipe, at most.
+WIDEST = 1000
 
 
 def plan_document(sweep: Sweep) -> dict[str, Any]:
@@ -66,10 +69,11 @@ def _policies(sweep: Sweep) -> list[RunSpec]:
 
 def print_plan(sweep: Sweep, speeds: dict[str, float], micro_batch: int) -> None:
     """A table of phases for each policy. `speeds`: examples a second by model, for the hours."""
-    console, first = Console(highlight=False, emoji=False), sweep.runs[0]
+    console, first, epochs = _console(), sweep.runs[0], [spec.epochs for spec in sweep.runs]
     console.print(
         f"[bold]{escape(sweep.name)}[/bold]: {len(sweep.runs)} runs, {first.examples:,} examples, "
-        f"{first.epochs:g} epochs, partial batches: {first.partial}{_small_version(dict(first.overrides))}",
+        f"{' to '.join(f'{epoch:g}' for epoch in sorted({min(epochs), max(epochs)}))} epochs, "
+        f"partial batches: {first.partial}{_small_version(dict(first.overrides))}",
         soft_wrap=True,
     )
     for spec in _policies(sweep):
@@ -116,7 +120,7 @@ def _span(first: float, last: float, form: str) -> str:
 
 def print_overview(document: dict[str, Any]) -> None:
     """The report as tables: policies, then claims."""
-    console = Console(highlight=False, emoji=False)
+    console = _console()
     console.print(f"[bold]{escape(document['sweep'])}[/bold]{_small_version(document['overrides'])}", soft_wrap=True)
     noise_measured = any(policy["gradient_noise_scale"]["mean"] is not None for policy in document["policies"])
     columns = ("policy", "runs", "updates", "test accuracy %", "train seconds", "noise scale")
@@ -222,7 +226,7 @@ def range_document(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]]) -> 
 
 def print_range(document: dict[str, Any]) -> None:
     """The bounds of a range test, those of each seed, and the schedule to paste."""
-    console = Console(highlight=False, emoji=False)
+    console = _console()
     console.print(
         f"[bold]{escape(document['sweep'])}[/bold]: {document['model']}, {escape(document['dataset'])}, "
         f"batch {document['batch_size']:,}, momentum {document['momentum']:g}",
@@ -248,7 +252,7 @@ def print_range(document: dict[str, Any]) -> None:
 
 def print_search(document: dict[str, Any]) -> None:
     """The best trials of a search, or the Pareto front, what mattered, and the best policy to paste."""
-    console, trials = Console(highlight=False, emoji=False), document["trials"]
+    console, trials = _console(), document["trials"]
     counts = Counter(trial["status"] for trial in trials)
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
     console.print(
@@ -284,7 +288,7 @@ def print_search(document: dict[str, Any]) -> None:
 
 def print_discovery(document: dict[str, Any]) -> None:
     """The last generation of a discovery, best first, and the best one's whole history as a policy to paste."""
-    console, trials, plan = Console(highlight=False, emoji=False), document["trials"], document["sampler"]
+    console, trials, plan = _console(), document["trials"], document["sampler"]
     last = trials[-1]["generation"]
     console.print(
         f"[bold]{escape(document['sweep'])}[/bold]: generation {last} of {len(document['rungs'])}, "
@@ -309,6 +313,14 @@ def print_discovery(document: dict[str, Any]) -> None:
         console.print(f"\n{Policy.from_dict(document['best'][0]['policy'])!r}", soft_wrap=True, markup=False)
 
 
+def _console() -> Console:
+    """Of a terminal's width, or of that which $COLUMNS tells; into a file or a pipe as wide as a table is."""
+    console = Console(highlight=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDEST
+    return console
+
+
 def _table(*columns: str, left: int = 1) -> Table:
     """Columns of numbers, right-aligned, after `left` columns of text."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
@@ -329,4 +341,6 @@ def _interval(measured: dict[str, float | None], digits: int) -> str:
         return "-"
     if low is None or high is None:
         return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}" if low != high else f"{mean:g}"
+    if low == high:
+        return f"{round(mean, digits):.15g}"
+    return f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"

@@ -220,6 +220,7 @@ PICTURES = {"dataset": "imagefolder:pictures", "examples": 40}
         ),
         ({}, ["--scale", "0"], "scale > 0 must hold"),
         ({}, ["--device", "abacus"], "device must be auto, cpu, cuda"),
+        ({}, ["--out", "bad.py"], ": Not a directory"),
         ({}, ["--micro-batch", "4"], "micro_batch >= ghost_size must hold"),
         ({"dataset": "imagefolder:nothing", "examples": 40}, [], "dataset folder missing: "),
         (PICTURES | {"examples": 41}, [], "must have the 41 training examples of the plan, but got 40"),
@@ -240,6 +241,22 @@ def test_bad_input_is_one_line_and_exit_code_2(change, options, says, tmp_path):
     assert result.stderr.count("\n") == 1, result.stderr
     assert result.stdout == ""
     assert journal_rows(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        (["plan", "--figure", "x.pdf"], "a figure must be .svg or .png"),
+        (["plan", "--figure", "away/x.svg"], "a file to write must lie in a folder that is there, and not be one"),
+        (["report", "--csv", "away/x.csv"], "a file to write must lie in a folder that is there, and not be one"),
+        (["report", "--html", "."], "a file to write must lie in a folder that is there, and not be one"),
+    ],
+)
+def test_what_cannot_be_written_is_said_first(sweep, tmp_path, written, says):
+    command, *option = written
+    result = lrbs(command, sweep, *option, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"lrbs: {says}, but got {option[-1]}\n"
 
 
 def test_an_unreadable_image_is_named(tmp_path):

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from made import command, journal_rows, kill_at_row, lrbs, unclocked, write_sweep
+from made import command, journal_rows, kill_at_row, lrbs, made_spec, unclocked, write_sweep
 from mlflow import MlflowClient
 from servers import wait_until
 
+from lrbs_core.cluster import run_on_ray
 from lrbs_core.journal import METRICS
+from lrbs_core.specs import Machine
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 EPOCHS = 8
@@ -126,3 +128,14 @@ def test_an_unreachable_cluster_is_one_line(tmp_path):
     assert result.returncode == 2
     assert "Ray cluster 127.0.0.1:9 cannot be reached" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_cluster_of_another_python_is_one_line(monkeypatch):
+    import ray
+
+    def differ(**_):
+        raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.60.0\n    Python: 3.12.1\n")
+
+    monkeypatch.setattr(ray, "init", differ)
+    with pytest.raises(ValueError, match=r"cannot be joined: Version mismatch: .* Ray: 2\.60\.0 Python: 3\.12\.1$"):
+        run_on_ray([made_spec()], Machine())

@@ -72,3 +72,25 @@ def test_a_phase_in_which_lr_moves_shows_both_its_ends(capsys):
     for ends in ("0.1 → 0.3", "0.3 → 0.1", "0.3 → 0"):
         first, _, last = ends.split()
         assert [first, "→", last, "8", "0.9"] in [shown[i : i + 5] for i in range(len(shown))]
+
+
+def test_a_sweep_of_runs_of_several_lengths_tells_the_shortest_and_the_longest(capsys):
+    runs = tuple(dataclasses.replace(made_spec(f"of {epochs}"), epochs=epochs) for epochs in (84, 50, 140))
+    tables.print_plan(Sweep("made", "", (), runs), {}, micro_batch=128)
+    assert ": 3 runs, 1,437 examples, 50 to 140 epochs, " in capsys.readouterr().out
+
+
+def test_in_a_pipe_a_table_is_as_wide_as_it_needs_to_be_and_equal_values_are_told_whole(monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    equal, some = {"low": 1_234_567.0, "mean": 1_234_567.0, "high": 1_234_567.0}, {"low": 0.5, "mean": 1.5, "high": 2.5}
+    names = [f"a name of some length {number}" for number in range(9)]
+    trial = {"trial": 0, "status": "finished", "point": dict.fromkeys(names, 0.05928)}
+    trial |= {"test_accuracy": some, "updates": equal, "train_seconds": some}
+    document = {
+        "sweep": "made", "sampler": {"name": "tpe"}, "overrides": {}, "objectives": {"test_accuracy": "high"},
+        "space": names, "trials": [trial], "importances": {},
+        "best": [{"trial": 0, "label": "made", "policy": Policy(0.1, 8, 0.9).to_dict()}],
+    }  # fmt: skip
+    tables.print_search(document)
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("0 "))
+    assert " ".join(row.split()) == "0 " + "0.05928 " * 9 + "1.50 ± 1.00 1234567 1.5 ± 1.0"

@@ -49,7 +49,7 @@ Offline = Annotated[
     bool, typer.Option("--offline", help="Serial, and journals only; `lrbs sync` delivers them to MLflow later.")
 ]
 Address = Annotated[str | None, typer.Option(help="Ray cluster; else one that runs here, else a new one.")]
-CpusPerRun = Annotated[float, typer.Option(min=0, help="CPUs of a run, set aside by Ray.")]
+CpusPerRun = Annotated[float, typer.Option(min=0, max=100_000, help="CPUs of a run, set aside by Ray.")]
 GpusPerRun = Annotated[
     float | None, typer.Option(min=0, help="GPUs of a run, such as 0.25, set aside by Ray; else 1 if there is one.")
 ]

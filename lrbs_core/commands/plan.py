@@ -35,7 +35,7 @@ def plan(
     out: Out = Path("lrbs-runs"),
     micro_batch: Annotated[int, typer.Option(min=1, help="Most examples in one forward/backward.")] = 2048,
     examples_per_second: Annotated[
-        float | None, typer.Option(help="For the hours; else what earlier runs in --out measured.")
+        float | None, typer.Option(min=0.001, help="For the hours; else what earlier runs in --out measured.")
     ] = None,
     figure: Annotated[
         Path | None, typer.Option(help="Draw the policies by epoch: a .svg or .png file.", callback=drawn)

@@ -29,6 +29,7 @@ from lrbs_core.journal import FINAL, Reader, RunFolder
 from lrbs_core.policies import Policy
 from lrbs_core.schedules import Piecewise, concrete, exactly, extreme
 from lrbs_core.schedules.base import tidy
+from lrbs_core.search_record import alone
 from lrbs_core.specs import RunSpec
 from lrbs_core.sweeping import Sweep
 
@@ -83,7 +84,8 @@ class Design:
 
     def __post_init__(self) -> None:
         source, interval = self.source, self.interval
-        if not 0 < interval < math.inf or exactly(interval, self.generations) != source.epochs:
+        countable = 0 < interval <= source.epochs and source.epochs / interval < math.inf
+        if not countable or exactly(interval, self.generations) != source.epochs:
             raise ValueError(f"--interval must divide the {source.epochs:g} epochs of a run, but got {interval:g}")
         every = source.evaluate_every_epochs
         if exactly(every, round(interval / every)) != interval:
@@ -104,7 +106,7 @@ class Design:
     @property
     def generations(self) -> int:
         """How many there will be."""
-        return max(1, round(self.source.epochs / self.interval))
+        return round(self.source.epochs / self.interval)
 
     @property
     def edges(self) -> tuple[float, ...]:
@@ -192,17 +194,12 @@ class Design:
 
 
 def ranked(accuracies: Sequence[float | None]) -> list[int]:
-    """The places of those that did not diverge, best first, ties in their order. Raises ValueError where all did.
+    """The places of those that did not diverge, best first, ties in their order.
 
     >>> ranked([90.0, None, 95.0, 90.0])
     [2, 0, 3]
     """
-    alive = [(-accuracy, place) for place, accuracy in enumerate(accuracies) if accuracy is not None]
-    if not alive:
-        raise ValueError(
-            "a member must come to the end of an interval, but all diverged: begin from a policy of lower lr"
-        )
-    return [place for _, place in sorted(alive)]
+    return [place for _, place in sorted((-a, place) for place, a in enumerate(accuracies) if a is not None)]
 
 
 def source_of(sweep: Sweep, policy: str | None) -> RunSpec:
@@ -233,7 +230,7 @@ class Discovery:
 
     `extend(parent, child)` has a run begin where another ended; `stored` tells what a tracking store knows of a run
     that has no journal here (None: nothing); `opened` hears of every run as it becomes known, and what is known of it.
-    `best` is the member that the end of the last generation shows to be it.
+    `best` is the member that the end of the last generation shows to be it; None until then, or if all diverged.
     """
 
     def __init__(
@@ -252,20 +249,22 @@ class Discovery:
     def rounds(self) -> Iterator[list[RunFolder]]:
         """The runs left of one generation after another, each to be trained before the next is asked for.
 
-        Ends where the last generation has, or where one has a run that did not come to its end.
+        Ends where the last generation has, or where one has a run that did not come to its end, or diverged as a whole.
+        Raises ValueError when another process is at it.
         """
-        members = self.design.first()
-        for _ in self.design.edges:
-            self._open(members)
-            folders = [trial.folder for trial in self.generations[-1]]
-            yield [folder for folder in folders if self.record(folder).status not in FINAL]
-            records = [self.record(folder) for folder in folders]
-            if any(record.status not in FINAL for record in records):
-                return
-            accuracies = [_accuracy(record) for record in records]
-            if len(self.generations) < self.design.generations:
-                members = self.design.following(members, accuracies)
-        self.best = self.generations[-1][ranked(accuracies)[0]]
+        with alone(self.root / self.design.name / f"{self.design.key}.discovery.lock", "discovery"):
+            members = self.design.first()
+            for _ in self.design.edges:
+                self._open(members)
+                folders = [trial.folder for trial in self.generations[-1]]
+                yield [folder for folder in folders if self.record(folder).status not in FINAL]
+                records = [self.record(folder) for folder in folders]
+                accuracies = [_accuracy(record) for record in records]
+                if any(record.status not in FINAL for record in records) or not ranked(accuracies):
+                    return
+                if len(self.generations) < self.design.generations:
+                    members = self.design.following(members, accuracies)
+            self.best = self.generations[-1][ranked(accuracies)[0]]
 
     def _open(self, members: Sequence[Member]) -> None:
         before = self.generations[-1] if self.generations else []

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -76,11 +77,19 @@ class Design:
                 "--early-stop compares runs by one objective that is told at equal examples, "
                 f"but got --objective {','.join(self.objectives)}: leave one of them out"
             )
+        columns = ("trial", *OBJECTIVES)
+        if taken := next((name for name in self.candidates.space if name in columns), None):
+            raise ValueError(f"a name in SPACE must differ from {', '.join(columns)}, but got {taken}: rename it")
 
     @property
     def size(self) -> int:
         """How many candidates there will be."""
-        return len(grid(self.candidates.space, self.trials)) if self.sampler == "grid" else self.trials
+        return len(self.points) if self.sampler == "grid" else self.trials
+
+    @cached_property
+    def points(self) -> list[Point]:
+        """Those of a grid, in order; none of a search that chooses as it goes."""
+        return grid(self.candidates.space, self.trials) if self.sampler == "grid" else []
 
     @property
     def name(self) -> str:
@@ -112,8 +121,12 @@ class Design:
 
     @cached_property
     def key(self) -> str:
-        """12 hex digits of a hash of all but the number of trials, so that a search can be made longer."""
+        """12 hex digits of a hash of all but the number of trials, so that a search can be made longer.
+
+        Of a grid its points count: a finer one need not hold those of a coarser one.
+        """
         content = [self.candidates.key, self.sampler, self.sampler_seed, self.seeds, self.objectives, self.rungs]
+        content += [self.points] if self.points else []
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
     @cached_property
@@ -143,13 +156,12 @@ def _distribution(part: Range | Choice) -> BaseDistribution:
 
 
 def suggest(design: Design, trials: Sequence[FrozenTrial]) -> Point | None:
-    """The point to try after these trials; None where a grid has no more. The same for the same trials, always."""
-    space = design.candidates.space
-    if design.sampler == "grid":
-        asked = [trial.params for trial in trials]
-        return next((point for point in grid(space, design.trials) if point not in asked), None)
-    if len(trials) >= design.trials:
+    """The point to try after these trials; None where there are no more. The same for the same trials, always."""
+    if len(trials) >= design.size:
         return None
+    if design.points:
+        return design.points[len(trials)]
+    space = design.candidates.space
     drawn = design.study(trials).ask(design.distributions).params
     return {name: part.rounded(drawn[name]) if isinstance(part, Range) else drawn[name] for name, part in space.items()}
 
@@ -167,7 +179,7 @@ class Search:
 
     `stored` tells what a tracking store knows of a run that has no journal here (None: nothing); `opened` hears of
     every run as it becomes known, and what is known of it. Raises ValueError when another process runs the search, and
-    where `candidate` no longer makes the runs that the search was begun with.
+    where `candidate` no longer makes the runs that the search was begun with, or its record is broken.
     """
 
     def __init__(
@@ -186,16 +198,22 @@ class Search:
         self._taken: set[str] = set()
 
     def __enter__(self) -> Search:
-        self._record = SearchRecord(self.path)
-        for point, keys in read_record(self.path):
-            specs = self._specs(point)
-            if [spec.key for spec in specs] != keys:
-                self._record.__exit__()
-                raise ValueError(
-                    f"{self.design.candidates.name}: candidate at {name_of(point)} is another run than when this "
-                    f"search began: change it back, or begin anew with another --out"
-                )
-            self._open(point, specs)
+        with ExitStack() as stack:
+            self._record = stack.enter_context(SearchRecord(self.path))
+            for number, (point, keys) in enumerate(read_record(self.path), start=1):
+                if not self.design.candidates.has(point):
+                    raise ValueError(
+                        f"{self.path}: the point of line {number} must be one of SPACE, but got {point}: remove the "
+                        f"file, as the runs are known without it"
+                    )
+                specs = self._specs(point)
+                if [spec.key for spec in specs] != keys:
+                    raise ValueError(
+                        f"{self.design.candidates.name}: candidate at {name_of(point)} is another run than when this "
+                        f"search began: change it back, or begin anew with another --out"
+                    )
+                self._open(point, specs)
+            stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -306,12 +324,11 @@ class Search:
         design = self.design
         study = design.study([self._frozen(trial) for trial in self.trials])
         finished = any(trial.state == TrialState.COMPLETE for trial in study.trials)
-        first = OBJECTIVES[design.objectives[0]]
+        sign = -1 if OBJECTIVES[design.objectives[0]] else 1
+        front = study.best_trials if finished else []
         numbers = sorted(
-            {name_of(self.trials[best.number].point): best.number for best in reversed(study.best_trials)}.values()
-            if finished
-            else (),
-            key=lambda number: (-1 if first else 1) * study.trials[number].values[0],
+            {name_of(self.trials[best.number].point): best.number for best in reversed(front)}.values(),
+            key=lambda number: (sign * study.trials[number].values[0], number),
         )
         return {
             **design.settings,
@@ -357,13 +374,12 @@ def importances(study: optuna.Study, objective: int) -> dict[str, float]:
 
     Empty where fewer than two have finished, or all with the same value.
     """
+    values = [trial.values[objective] for trial in study.trials if trial.state == TrialState.COMPLETE]
+    # Of equal values, or means that differ by their rounding alone, fANOVA would share out its own rounding.
+    if not values or math.isclose(min(values), max(values)):
+        return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=64, max_depth=64, seed=0)
-    if sum(trial.state == TrialState.COMPLETE for trial in study.trials) < 2:
-        return {}
-    try:
-        found = optuna.importance.get_param_importances(
-            study, evaluator=evaluator, target=lambda trial: trial.values[objective]
-        )
-    except RuntimeError:  # no variance
-        return {}
+    found = optuna.importance.get_param_importances(
+        study, evaluator=evaluator, target=lambda trial: trial.values[objective]
+    )
     return {name: round(float(share), 4) for name, share in found.items()}

@@ -21,7 +21,7 @@ def search_on_ray(
 ) -> None:
     """Runs the search, each run on `cpus` and `gpus`, as many at once as the cluster has room for.
 
-    As `cluster.run_on_ray` otherwise. Raises ValueError for a candidate that cannot be.
+    As `cluster.run_on_ray` otherwise. Raises what choosing a candidate did, such as ValueError for one that cannot be.
     """
     first = search.next()
     if first is None:
@@ -42,13 +42,14 @@ class _Runs(Searcher):  # type: ignore[misc]
         super().__init__()
         self.search = search
         self.first: RunFolder | None = first
-        self.error: ValueError | None = None
+        self.error: Exception | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         folder, self.first = self.first, None
         try:
             folder = folder or self.search.next()
-        except ValueError as error:
+        except Exception as error:
+            # Raised once Tune has let the runs in flight come to their end.
             self.error = error
         return Searcher.FINISHED if folder is None else {"folder": str(folder.path.resolve())}
 

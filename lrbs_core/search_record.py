@@ -6,11 +6,11 @@ import fcntl
 import json
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from lrbs_core.spaces import Point
 
-__all__ = ["Asked", "SearchRecord", "read_record"]
+__all__ = ["Asked", "SearchRecord", "alone", "read_record"]
 
 
 class Asked(NamedTuple):
@@ -21,28 +21,48 @@ class Asked(NamedTuple):
 
 
 def read_record(path: Path) -> list[Asked]:
-    """The trials of a record that another process may be writing; a last line torn by a kill is passed over."""
-    asked = []
-    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+    """The trials of a record that another process may be writing; a last line torn by a kill is passed over.
+
+    Raises ValueError, with the file and the line, for any other line that is no trial.
+    """
+    trials = []
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    for number, line in enumerate(lines, start=1):
         try:
-            asked.append(Asked(**json.loads(line)))
-        except (TypeError, ValueError):
-            continue
-    return asked
+            asked = Asked(**json.loads(line))
+            whole = isinstance(asked.point, dict) and isinstance(asked.keys, list)
+            if not whole or not all(isinstance(key, str) for key in asked.keys):
+                raise TypeError
+        except (TypeError, ValueError, RecursionError):
+            got = repr(line[:60].decode(errors="replace"))
+            raise ValueError(
+                f"{path}: line {number} must be a point and the keys of its runs, but got {got}: remove the file, "
+                f"as the runs are known without it"
+            ) from None
+        trials.append(asked)
+    return trials
+
+
+def alone(path: Path, what: str) -> BinaryIO:
+    """The file, open at its end and this process's alone until it is closed.
+
+    Raises ValueError when another process has it, which is said to run this `what`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("ab+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ValueError(f"another process runs this {what}: wait for it, or choose another --out") from None
+    return file
 
 
 class SearchRecord:
     """The one writer of a record. Use as a context manager. Raises ValueError when another process has it."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise ValueError("another process runs this search: wait for it, or choose another --out") from None
-        self.path = path
+        self._file = alone(path, "search")
         content = path.read_bytes()
         if not content.endswith(b"\n"):
             # Torn by a kill: whoever wrote it had not begun to run it.

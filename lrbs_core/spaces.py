@@ -8,6 +8,8 @@ import itertools
 import json
 import math
 import random
+import sys
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,7 +32,7 @@ class Range:
 
     A search rounds what it draws to a thousandth of the power of ten in high - low, or by factors to 4 digits if that
     is finer, so that labels are short and a point is one run. Raises ValueError unless low < high (and 0 < low for
-    `log`).
+    `log`), and high - low is a finite number.
 
     >>> Range(0.01, 1, log=True).values(3), Range(8, 64, whole=True).values(3)
     ((0.01, 0.1, 1.0), (8, 36, 64))
@@ -44,7 +46,7 @@ class Range:
     def __post_init__(self) -> None:
         for name in ("low", "high"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
                 raise ValueError(f"{name} must be a finite number, but got {name}={value!r}")
             if self.whole and value != int(value):
                 raise ValueError(f"{name} must be a whole number where whole=True, but got {name}={value!r}")
@@ -52,6 +54,16 @@ class Range:
         if not (self.low < self.high and (self.low > 0 or not self.log)):
             rule = "0 < low < high" if self.log else "low < high"
             raise ValueError(f"{rule} must hold, but got low={self.low:g}, high={self.high:g}")
+        if self.high - self.low > sys.float_info.max:
+            raise ValueError(f"high - low must be a finite number, but got low={self.low:g}, high={self.high:g}")
+
+    def has(self, value: Value) -> bool:
+        """Whether the value is one of the range."""
+        return (
+            isinstance(value, int | float)
+            and self.low <= value <= self.high
+            and not (self.whole and value != round(value))
+        )
 
     def rounded(self, value: float) -> float:
         """The value, or one near it, as it is run: of few digits and within the range."""
@@ -95,6 +107,10 @@ class Choice:
             raise ValueError(f"a choice must be of two or more plain values that differ, but got {values!r}")
         object.__setattr__(self, "values", values)
 
+    def has(self, value: Value) -> bool:
+        """Whether the value is one of these."""
+        return value in self.values
+
 
 Space = Mapping[str, Range | Choice]
 
@@ -116,22 +132,27 @@ def grid(space: Space, most: int) -> list[Point]:
     >>> [name_of(point) for point in grid({"B": Choice(8, 16), "lr": Range(0.1, 0.3)}, most=7)]
     ['B=8 lr=0.1', 'B=8 lr=0.2', 'B=8 lr=0.3', 'B=16 lr=0.1', 'B=16 lr=0.2', 'B=16 lr=0.3']
     """
-    axes = {name: part.values if isinstance(part, Choice) else part.values(2) for name, part in space.items()}
-    size = math.prod(map(len, axes.values()))
+    counts = {name: len(_ends(part)) for name, part in space.items()}
+    size = math.prod(counts.values())
     if size > most:
         raise ValueError(f"a grid of this space has at least {size} points, but got --trials {most}")
-    finer = [name for name, part in space.items() if isinstance(part, Range)]
+    finer = {name: _differing(part, most) for name, part in space.items() if isinstance(part, Range)}
     while finer:
-        name = min(finer, key=lambda name: len(axes[name]))
-        part = space[name]
-        assert isinstance(part, Range)
-        values = part.values(len(axes[name]) + 1)
-        if len(values) == len(axes[name]) or size // len(axes[name]) * len(values) > most:
-            finer.remove(name)
+        name = min(finer, key=lambda name: counts[name])
+        larger = size // counts[name] * (counts[name] + 1)
+        if counts[name] == finer[name] or larger > most:
+            del finer[name]
         else:
-            size = size // len(axes[name]) * len(values)
-            axes[name] = values
+            counts[name], size = counts[name] + 1, larger
+    axes = {
+        name: part.values if isinstance(part, Choice) else part.values(counts[name]) for name, part in space.items()
+    }
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def _differing(part: Range, most: int) -> int:
+    """The most values of a range, up to so many, before two of them are rounded to the same."""
+    return 1 + bisect_left(range(2, most + 1), True, key=lambda count: len(part.values(count)) < count)
 
 
 @dataclass(frozen=True)
@@ -159,6 +180,10 @@ class Candidates:
                 f"candidate must take seed, then the names in SPACE ({', '.join(self.space)}), "
                 f"but takes {', '.join(taken) or 'nothing'}"
             )
+
+    def has(self, point: Point) -> bool:
+        """Whether the point is one of the space."""
+        return point.keys() == self.space.keys() and all(part.has(point[name]) for name, part in self.space.items())
 
     def spec(self, point: Point, seed: int) -> RunSpec:
         """The run of a point and a seed, labelled with the point. Raises ValueError, naming the point."""

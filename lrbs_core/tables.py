@@ -283,7 +283,8 @@ def print_search(document: dict[str, Any]) -> None:
             what = f"share of the variance of {name.replace('_', ' ')} over {counts['finished']} trials"
             console.print(f"{what}: {escape(mattered)} (fANOVA)", soft_wrap=True)
     if document["best"]:
-        console.print(f"\n{Policy.from_dict(document['best'][0]['policy'])!r}", soft_wrap=True, markup=False)
+        best = document["best"][0]
+        console.print(f"\ntrial {best['trial']}:\n{Policy.from_dict(best['policy'])!r}", soft_wrap=True, markup=False)
 
 
 def print_discovery(document: dict[str, Any]) -> None:

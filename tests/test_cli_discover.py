@@ -139,6 +139,7 @@ def test_batches_over_the_end_of_an_interval_and_a_discovery_that_diverges_are_o
     assert result.returncode == 2
     assert "an update must begin where an interval ends, but none does at epoch 1" in result.stderr
     sweep(tmp_path, "Policy(1e30, 16, 0.9)")
-    result = lrbs(*cut, "--population", 2, cwd=tmp_path)
+    result = lrbs(*cut, "--population", 2, "--json", cwd=tmp_path)
     assert result.returncode == 2
+    assert [trial["status"] for trial in json.loads(result.stdout)["trials"]] == ["diverged"] * 2
     assert result.stderr.splitlines()[-1].endswith("but all diverged: begin from a policy of lower lr")

@@ -134,6 +134,16 @@ def test_a_sweep_without_a_space_is_one_line(tmp_path):
     assert "a sweep must define SPACE and candidate(), but SPACE, candidate is missing" in result.stderr
 
 
+def test_where_all_diverged_is_told_in_a_line_and_no_page_is_written(tmp_path):
+    (tmp_path / "lost.py").write_text(SWEEP.replace("Range(0.01, 1, log=True)", "Choice(1e29, 1e30)"))
+    options = ("--trials", 2, "--offline", "--figure", "heat.svg", "--html", "found.html", "--json")
+    result = lrbs("search", tmp_path / "lost.py", *options, cwd=tmp_path)
+    assert result.returncode == 1, result.stderr
+    assert [trial["status"] for trial in json.loads(result.stdout)["trials"]] == ["diverged"] * 2
+    assert result.stderr.splitlines()[-1].startswith("no trial has finished, so that there is no best one, and no fig")
+    assert not [*tmp_path.glob("heat.svg"), *tmp_path.glob("found.html")]
+
+
 @pytest.mark.parametrize(
     "given", [["--tracking-uri", "http://me:secret@host"], ["--tracking-uri=http://me:secret@host"]]
 )

@@ -104,7 +104,10 @@ def test_a_member_is_the_run_of_its_table_and_a_policy_of_equal_intervals_that_o
     ("changes", "message"),
     [
         ({"interval": 0.7}, "--interval must divide the 3 epochs of a run, but got 0.7"),
-        ({"interval": 6.0}, "--interval must divide the 3 epochs"),
+        *(
+            ({"interval": given}, "--interval must divide the 3 epochs")
+            for given in (6.0, 5e-324, 0.0, math.inf, math.nan)
+        ),
         ({"evaluate_every_epochs": 0.75}, "--interval must be a multiple of the epochs between rows, 0.75, but got 1"),
         ({"partial": "carry"}, "an update must begin where an interval ends, but none does at epoch 1: choose"),
         ({"interval": 0.5, "evaluate_every_epochs": 0.5}, "none does at epoch 0.5"),
@@ -181,9 +184,21 @@ def test_diverged_members_are_replaced_and_the_best_of_the_last_generation_is_th
 
 
 def test_all_diverged_is_the_end(tmp_path):
-    with pytest.raises(ValueError, match="all diverged: begin from a policy of lower lr"):
-        drive(tmp_path, policy=Policy(10.0, 16, 0.9))
+    found, trained, _ = drive(tmp_path, policy=Policy(10.0, 16, 0.9))
+    assert (len(found.generations), len(trained), found.best) == (1, 8, None)
+    assert {trial["status"] for trial in found.document()["trials"]} == {"diverged"}
     assert ranked([1.0, None, 1.0, 2.0]) == [3, 0, 2]
+
+
+def test_a_discovery_is_one_process_s_at_a_time(tmp_path):
+    first, second, other = (Discovery(design(sampler_seed=n), tmp_path, lambda *_: None) for n in (0, 0, 1))
+    rounds = first.rounds()
+    assert len(next(rounds)) == 8
+    with pytest.raises(ValueError, match="another process runs this discovery: wait for it, or choose another --out"):
+        next(second.rounds())
+    assert len(next(other.rounds())) == 8
+    rounds.close()
+    assert len(next(second.rounds())) == 8
 
 
 def test_what_a_store_knows_is_not_run_again(tmp_path):

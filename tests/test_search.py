@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import math
 from collections import Counter
 from functools import partial
@@ -13,7 +14,7 @@ from optuna.trial import TrialState, create_trial
 
 from lrbs_core import Choice, Policy, Range
 from lrbs_core.journal import Reader
-from lrbs_core.search import Design, Search, importances, suggest
+from lrbs_core.search import Design, Search, suggest
 from lrbs_core.spaces import Candidates
 from lrbs_core.sweeping import run_serially
 
@@ -99,6 +100,18 @@ def test_a_grid_is_covered_exactly_in_order(tmp_path):
     assert [tuple(point.values()) for point in points(search)] == list(expected)
 
 
+def test_a_finer_grid_is_covered_too_with_no_more_trials_than_asked_for_and_none_trained_twice(tmp_path):
+    space = {"lr": Range(0.001, 1, log=True), "momentum": Range(0.5, 0.9), "growth": Range(1, 9, whole=True)}
+    coarse, same, fine = (Search(design("grid", trials, space=space), tmp_path) for trials in (8, 11, 27))
+    first, none, then = drive(coarse), drive(same), drive(fine)
+    assert (len(coarse.trials), len(same.trials), len(fine.trials)) == (8, 8, 27)
+    assert [tuple(point.values()) for point in points(fine)] == list(
+        itertools.product((0.001, 0.03162, 1.0), (0.5, 0.7, 0.9), (1, 5, 9))
+    )
+    assert (len(first), len(none), len(then)) == (8, 0, 19)
+    assert not set(first) & set(then)
+
+
 def test_what_is_tried_lies_in_the_space_and_tpe_learns_from_what_it_is_told():
     found = {}
     for sampler in ("random", "tpe"):
@@ -123,32 +136,6 @@ def test_tpe_takes_notice_of_trials_in_flight():
     point = suggest(plan, known)
     flying, failed = (told(plan, point, state=state) for state in (TrialState.RUNNING, TrialState.FAIL))
     assert suggest(plan, [*known, flying]) != suggest(plan, [*known, failed])
-
-
-def test_an_objective_is_the_mean_over_the_seeds_of_a_candidate(tmp_path):
-    search = Search(design(trials=3, seeds=3), tmp_path)
-    assert len(drive(search)) == 9
-    for trial, line in zip(search.trials, search.document()["trials"], strict=True):
-        assert [folder.spec.seed for folder in trial.folders] == [0, 1, 2]
-        expected = accuracy(trial.folders[0].spec) + 1
-        assert search.values(trial) == [pytest.approx(expected)]
-        assert (line["test_accuracy"]["mean"], line["test_accuracy"]["n"]) == (pytest.approx(expected), 3)
-        assert {folder.point["lr"] for folder in trial.folders} == {trial.point["lr"]}
-
-
-def test_the_front_is_of_the_trials_that_none_beats(tmp_path):
-    search = Search(design("random", trials=40, objectives=("test_accuracy", "updates")), tmp_path)
-    drive(search)
-    values = [search.values(trial) for trial in search.trials]
-    front = {
-        number
-        for number, (high, low) in enumerate(values)
-        if not any(a >= high and b <= low and (a, b) != (high, low) for a, b in values)
-    }
-    best = [best["trial"] for best in search.document()["best"]]
-    assert len(front) > 1
-    assert set(best) == front
-    assert [values[number][0] for number in best] == sorted((values[number][0] for number in front), reverse=True)
 
 
 @pytest.mark.parametrize("objectives", [("test_accuracy",), ("test_accuracy", "updates")])
@@ -209,18 +196,6 @@ def test_what_a_store_knows_of_a_run_is_not_trained_again(tmp_path):
     assert elsewhere.document()["trials"][:12] == known.document()["trials"]
 
 
-def test_importances_name_what_alone_matters(tmp_path):
-    search = Search(design("random", trials=60), tmp_path)
-    drive(search)
-    shares = search.document()["importances"]["test_accuracy"]
-    assert next(iter(shares)) == "lr"
-    assert shares["lr"] > 0.9
-    assert sum(shares.values()) == pytest.approx(1, abs=0.01)
-    assert importances(design().study([]), 0) == {}
-    level = told(design(), {"lr": 0.1, "momentum": 0.9, "growth": 1}, value=5.0)
-    assert importances(design().study([level] * 5), 0) == {}
-
-
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
@@ -235,6 +210,13 @@ def test_what_cannot_be_sought_is_refused(settings, says):
         design(**settings)
 
 
+@pytest.mark.parametrize("name", ["trial", "updates", "test_accuracy", "train_loss"])
+def test_a_name_that_the_table_has_for_another_column_is_refused(name):
+    make = eval(f"lambda seed, {name}: None")
+    with pytest.raises(ValueError, match=rf"^a name in SPACE must differ from trial, .*, but got {name}: rename it$"):
+        design(space={name: Range(8, 64)}, make=make)
+
+
 def test_a_candidate_that_changed_since_is_refused(tmp_path):
     def another(seed, *, lr, momentum, growth):
         middle = 0.002 < lr < 0.9 and momentum != 0.5
@@ -246,3 +228,19 @@ def test_a_candidate_that_changed_since_is_refused(tmp_path):
     now.path.write_bytes(began.path.read_bytes())
     with pytest.raises(ValueError, match="is another run than when this search began"), now:
         pass
+
+
+@pytest.mark.parametrize(
+    "change", [{"lr": 3}, {"lr": "x"}, {"lr": math.nan}, {"lr": None}, {"growth": 3}, {"growth": []}, {"depth": 1}]
+)
+def test_a_record_of_a_point_that_is_not_in_the_space_is_refused_in_one_line_and_let_go(change, tmp_path):
+    search = Search(design(trials=2), tmp_path)
+    drive(search)
+    first, second = search.path.read_text().splitlines()
+    entry = json.loads(second)
+    search.path.write_text(f"{first}\n{json.dumps(entry | {'point': entry['point'] | change})}\n")
+    for _ in range(2):
+        with pytest.raises(ValueError, match=rf"^{search.path}: the point of line 2 must be one of SPACE.*$"), search:
+            pass
+    search.path.unlink()
+    assert drive(search) == []

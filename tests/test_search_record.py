@@ -32,8 +32,24 @@ def test_a_line_torn_anywhere_is_passed_over_and_ended_by_the_next_writer(tmp_pa
         seen = read_record(path)
         with SearchRecord(path) as record:
             record.append(SECOND)
-        assert seen[:1] == [FIRST]
+        assert seen == [FIRST]
         assert read_record(path) == [FIRST, SECOND], length
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"point": 5, "keys": ["b1"]}', '{"point": {"lr": 1}, "keys": "b1"}', '{"point": {"lr": 1}, "keys": [["b1"]]}',
+        '{"point": {"lr": 1}}', "[]", "", "{", "[" * 200_000, "\x00",
+    ],
+)  # fmt: skip
+def test_a_line_that_is_no_trial_is_refused_in_one_line_that_names_the_file(line, tmp_path):
+    path = tmp_path / "record.jsonl"
+    with SearchRecord(path) as record:
+        record.append(FIRST)
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(ValueError, match=rf"^{path}: line 2 must be a point and the keys of its runs, but got .*$"):
+        read_record(path)
 
 
 PROGRAM = """

@@ -22,6 +22,8 @@ SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").glob("*.py"))
         (lambda: Range(1, 1), "low < high must hold, but got low=1, high=1"),
         (lambda: Range(0, 1, log=True), "0 < low < high must hold, but got low=0, high=1"),
         (lambda: Range(0, math.inf), "high must be a finite number, but got high=inf"),
+        (lambda: Range(-1e308, 1e308), "high - low must be a finite number, but got low=-1e+308, high=1e+308"),
+        (lambda: Range(0, 10**309, whole=True), "high must be a finite number, but got high=1000000"),
         (lambda: Range("0", 1), "low must be a finite number, but got low='0'"),
         (lambda: Range(0.5, 2, whole=True), "low must be a whole number where whole=True, but got low=0.5"),
         (lambda: Choice(1), "two or more plain values that differ, but got (1,)"),
@@ -90,6 +92,15 @@ def test_a_grid_is_the_whole_product_and_fits(space, most):
             assert {part.low, part.high} <= set(values)
             finer = len(points) // len(values) * (len(values) + 1)
             assert finer > most or part.whole
+
+
+def test_the_finest_grid_has_each_value_once_and_is_found_from_few_tries(monkeypatch):
+    tries, values = [], Range.values
+    monkeypatch.setattr(Range, "values", lambda part, count: tries.append(count) or values(part, count))
+    (name,) = space = {"lr": Range(0.001, 1, log=True)}
+    found = [point[name] for point in grid(space, 5000)]
+    assert len(set(found)) == len(found) == 5000
+    assert sum(tries) < 100 * 5000
 
 
 def candidate(seed, *, lr, momentum):

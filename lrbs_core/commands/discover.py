@@ -101,6 +101,11 @@ def discover(
         tables.print_discovery(document)
     texts = {"discovery.json": json.dumps(document, indent=1)} | _drawn(found, document, figure, offline)
     launch.tell(document, texts)
+    last = document["trials"][-len(found.generations[-1]) :]
+    if all(trial["status"] == "diverged" for trial in last):
+        raise ValueError(
+            "a member must come to the end of an interval, but all diverged: begin from a policy of lower lr"
+        )
     if not document["best"]:
         say(
             f"generation {len(found.generations)} is not at its end (interrupted, failed with a traceback in "

@@ -43,7 +43,7 @@ __all__ = ["search"]
 def search(
     sweep_file: SweepFile,
     trials: Annotated[
-        int, typer.Option(min=1, help="Candidates in all; of a grid at most. More go on from fewer.")
+        int, typer.Option(min=1, help="Candidates in all; of a grid at most. More go on from fewer, unless of a grid.")
     ] = 20,
     sampler: Annotated[Literal["tpe", "random", "grid"], typer.Option(help="How candidates are chosen.")] = "tpe",
     sampler_seed: Annotated[int, typer.Option(min=0, help="Another one is another search.")] = 0,
@@ -112,11 +112,13 @@ def search(
     launch.tell(document, _pages(document, chosen, figure, html, offline))
     failed = sum(trial["status"] == "failed" for trial in document["trials"])
     undone = sum(trial["status"] == "running" for trial in document["trials"])
+    if not document["best"]:
+        say("no trial has finished, so that there is no best one, and no figure or page is written")
     if undone:
         say(f"{undone} trial(s) not at their end (interrupted, or another process has them): the same command goes on")
     if failed:
         say(f"{failed} trial(s) failed (tracebacks in {out / design.name}/*/journal.jsonl): the same command goes on")
-    if failed or undone:
+    if failed or undone or not document["best"]:
         raise typer.Exit(1)
 
 
@@ -125,9 +127,7 @@ def _pages(
 ) -> dict[str, str]:
     """Writes figure and page where they are asked for, and gives what goes to the tracking store, by name."""
     texts = {"search.json": json.dumps(document, indent=1)}
-    if not any(trial["status"] == "finished" for trial in document["trials"]):
-        return texts
-    if figure is None and html is None and offline:
+    if not document["best"] or (figure is None and html is None and offline):
         return texts
     from lrbs_core import figures, search_report
 

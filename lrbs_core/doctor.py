@@ -296,29 +296,26 @@ def _cifar(name: str, data_dir: Path) -> Finding:
 
 def _delivery(clients: Sequence[MlflowClient], out: Path) -> Finding:
     """How many of the runs in `out` have more in their journals than the store has been told."""
-    paths = [path.parent for path in sorted(out.rglob("spec.json"))] if out.is_dir() else []
-    if not paths:
-        return Finding("ok", f"no journals in {out}")
-    folders, unreadable = [], []
-    for path in paths:
-        try:
-            folders.append(RunFolder(path))
-        except ValueError as error:
-            unreadable.append(str(error))
+    folders, unreadable = RunFolder.find(out)
     if unreadable:
-        found = f"{len(unreadable)} of {len(paths)} run(s) in {out} cannot be read, such as {unreadable[0]}"
+        count = len(folders) + len(unreadable)
+        found = f"{len(unreadable)} of {count} run(s) in {out} cannot be read, such as {unreadable[0]}"
         return Finding("fault", found, "remove their folders, or read them with the lrbs that wrote them")
+    readers = [(folder, Reader(folder.journal_path).poll()) for folder in folders]
+    begun = [(folder, reader) for folder, reader in readers if reader.status is not None]
+    if not begun:
+        return Finding("ok", f"no journals in {out}")
     if not clients:
-        return Finding("warning", f"{len(folders)} run(s) in {out}, but no store to ask", f"later: lrbs sync {out}")
+        return Finding("warning", f"{len(begun)} run(s) in {out}, but no store to ask", f"later: lrbs sync {out}")
     from lrbs_core.store import children
 
-    told = {sweep: children(clients[0], sweep) for sweep in {folder.sweep for folder in folders}}
+    told = {sweep: children(clients[0], sweep) for sweep in {folder.sweep for folder, _ in begun}}
     late = 0
-    for folder in folders:
-        reader, run = Reader(folder.journal_path).poll(), told[folder.sweep].get(folder.spec.key)
-        updates = reader.rows[-1].get("updates") if reader.rows else None
+    for folder, reader in begun:
+        run = told[folder.sweep].get(folder.spec.key)
+        updates = reader.rows[-1]["updates"] if reader.rows else None
         has = None if run is None else (run.data.tags.get("lrbs.status"), run.data.metrics.get("updates"))
-        late += reader.status is not None and has != (reader.status, updates)
+        late += has != (reader.status, updates)
     if late:
-        return Finding("warning", f"{late} of {len(folders)} run(s) in {out} not told in full", f"lrbs sync {out}")
-    return Finding("ok", f"all {len(folders)} run(s) in {out} told")
+        return Finding("warning", f"{late} of {len(begun)} run(s) in {out} not told in full", f"lrbs sync {out}")
+    return Finding("ok", f"all {len(begun)} run(s) in {out} told")

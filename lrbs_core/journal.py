@@ -15,19 +15,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
-from lrbs_core.specs import RunSpec
+from lrbs_core.specs import EXACT, RunSpec
 
 __all__ = [
-    "FINAL", "FULL", "MEASURED", "METRICS", "Journal", "Reader", "Row", "RunFolder", "Status", "printable",
-    "write_whole",
+    "FINAL", "FULL", "MEASURED", "METRICS", "WITH_ROWS", "Journal", "Reader", "Row", "RunFolder", "Status", "is_row",
+    "printable", "write_whole",
 ]  # fmt: skip
 
 Status = Literal["running", "finished", "diverged", "stopped", "failed"]
 Row = dict[str, float]
 # Of runs that have come to their end, and are not run again.
 FINAL: tuple[Status, ...] = ("finished", "diverged", "stopped")
+# Of these, what no run comes to before its first row.
+WITH_ROWS: tuple[Status, ...] = ("finished", "stopped")
 
 # What a row holds beside `row` (its number, from 1) and `time_ms` (when it was made, Unix time); units in README.md.
 METRICS = (
@@ -36,6 +38,9 @@ METRICS = (
 )  # fmt: skip
 # What it holds too where `Machine.measure_noise` is set; NaN where it could not be told.
 MEASURED = ("gradient_noise_scale", "gradient_noise_scale_error")
+# Of these, what is whole and not below 0; and all that a row must hold.
+COUNTS = ("row", "time_ms", "updates", "examples", "batch_size")
+NEEDED = {*COUNTS, *METRICS}
 
 
 # What the system says of a disk, or one's share of it, that is full.
@@ -59,7 +64,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
     Raises OSError, in one line with the fix, where the disk is full. Only a kill leaves the scratch file behind.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    # By chance, not by process: containers that share a folder may have a process of the same number each.
+    scratch = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     try:
         with _naming(path), scratch.open("wb") as file:
             file.write(content)
@@ -103,15 +109,21 @@ class RunFolder:
         return cls(path)
 
     @classmethod
-    def find(cls, directory: Path) -> Iterator[RunFolder]:
-        """Every run below a directory, by name."""
+    def find(cls, directory: Path) -> tuple[list[RunFolder], list[str]]:
+        """Every run in a directory, by name, and in a line each what is wrong with those that cannot be read."""
+        folders, unreadable = [], []
         for path in sorted(directory.rglob("spec.json")):
-            yield cls(path.parent)
+            try:
+                folders.append(cls(path.parent))
+            except ValueError as error:
+                unreadable.append(str(error))
+        return folders, unreadable
 
     @property
     def sweep(self) -> str:
         """The name of the sweep that the run belongs to."""
-        return self.path.parent.name
+        # `resolve` would name a sweep that is a link by where that leads.
+        return Path(os.path.abspath(self.path)).parent.name  # noqa: PTH100
 
     @property
     def point(self) -> dict[str, Any]:
@@ -159,14 +171,27 @@ class Reader:
             return
         row, status, time_ms = entry.get("row"), entry.get("status"), entry.get("time_ms")
         # A resumed run makes rows again that came after its last checkpoint: the first version stands.
-        if isinstance(row, dict) and all(map(_is_number, row.values())) and row.get("row") == len(self.rows) + 1:
+        if is_row(row, len(self.rows) + 1):
             self.rows.append(row)
         elif status in get_args(Status) and isinstance(time_ms, int) and _is_number(time_ms):
+            if status in WITH_ROWS and not self.rows:
+                return
             note = entry.get("note")
             self.status, self.status_time_ms = status, time_ms
             self.note = printable(note) if isinstance(note, str) else ""
             self.started_ms = self.started_ms or self.status_time_ms
             self.machine = self.note if status == "running" else self.machine
+
+
+def is_row(value: object, number: int) -> TypeGuard[Row]:
+    """Whether it is row `number` of a run: numbers by name, all of `METRICS` among them, and whole where they count."""
+    return (
+        isinstance(value, dict)
+        and value.keys() >= NEEDED
+        and all(map(_is_number, value.values()))
+        and value["row"] == number
+        and all(0 <= value[name] < EXACT and value[name] % 1 == 0 for name in COUNTS)
+    )
 
 
 def _is_number(value: object) -> bool:

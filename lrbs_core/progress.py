@@ -119,7 +119,7 @@ class Watch:
         reader, spec = self.readers[number], self.folders[number].spec
         text = f"[{len(self._told)}/{len(self.readers) + self.unknown}] {spec.label} seed={spec.seed}: {reader.status}"
         if reader.status == "failed":
-            return f"{text}: {reader.note.strip().splitlines()[-1]}"
+            return f"{text}: {(reader.note.strip() or '?').splitlines()[-1]}"
         if reader.rows:
             row = reader.rows[-1]
             accuracy, updates, seconds = (row[name] for name in ("test_accuracy", "updates", "train_seconds"))

@@ -24,6 +24,8 @@ EXAMPLES = {"digits": 1437, "cifar10": 50_000, "cifar100": 50_000, "imagenet": 1
 
 # Whole numbers below are floats too.
 EXACT = 2**53
+# More updates than any run makes: 800 epochs of ImageNet one example at a time. A plan takes minutes to count as many.
+MOST_UPDATES = 10**9
 
 # What counts as an image in an image folder.
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
@@ -130,6 +132,11 @@ class RunSpec:
             raise ValueError(
                 f"1 <= batch_size <= {self.examples} (the training examples) must hold in every epoch, "
                 f"but got batch_size={batch_size}: cap it with grow_batch(max_batch_size=...)"
+            )
+        if self.examples * self.epochs > MOST_UPDATES * smallest:
+            raise ValueError(
+                f"examples times epochs must be at most {MOST_UPDATES:.0e} of the smallest batch, "
+                f"but got examples={self.examples}, epochs={self.epochs:g}, batch_size={smallest}"
             )
         if next(self.walk(), None) is None:
             raise ValueError(

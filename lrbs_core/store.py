@@ -36,12 +36,12 @@ from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from lrbs_core.journal import FINAL, MEASURED, METRICS, Row, Status, printable
+from lrbs_core.journal import FINAL, MEASURED, METRICS, WITH_ROWS, Row, Status, is_row, printable
 from lrbs_core.specs import RunSpec
 
 __all__ = [
-    "DEFAULT_STORE", "SWEEP_TAG", "Group", "Known", "Record", "children", "connect", "final_keys", "first_line",
-    "groups", "overrides_present", "read", "sweeps", "without_password",
+    "DEFAULT_STORE", "SWEEP_TAG", "Group", "Known", "Record", "children", "connect", "ended", "first_line",
+    "groups", "overrides_present", "read", "record", "sweeps", "without_password",
 ]  # fmt: skip
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
@@ -49,7 +49,7 @@ DEFAULT_STORE = "sqlite:///mlflow.db"
 SWEEP_TAG = ("lrbs.experiment", "sweep")
 # What of an address is not to be shown. A password may hold spaces, slashes and @; a port is none.
 SECRETS = (
-    (re.compile(r"(?i)((?:passw|pwd|secret|token|signature|credential|key)[\w-]*=)[^&\s'\"]+"), r"\1..."),
+    (re.compile(r"(?i)((?:passw|pwd|secret|token|signature|credential|key|odbc_connect)[\w-]*=)[^&\s'\"]+"), r"\1..."),
     (re.compile(r"://[^/@\s:]*:(?!\d+(?:[/?#\s]|$))[^@\n]*@"), "://...@"),
     (re.compile(r"://(?!/)\S*@"), "://...@"),
 )
@@ -174,13 +174,15 @@ def record(client: MlflowClient, run: Run) -> Record:
     status = tags.get("lrbs.status", "running")
     if status not in get_args(Status):
         raise ValueError(f"run {run.info.run_id}: lrbs.status must be one of {get_args(Status)}, but got {status!r}")
-    with _asking(client):
-        try:
+    try:
+        with _asking(client):
             rows = _history(client, run) if status == "running" else _rows(_text(client, run, "rows.csv"))
-        except (ValueError, csv.Error) as error:
-            raise ValueError(
-                f"rows of run {run.info.run_id} cannot be read ({first_line(error)}): `lrbs sync DIR` sends them again"
-            ) from None
+        if status in WITH_ROWS and not rows:
+            raise ValueError("there are none")
+    except (ValueError, csv.Error) as error:
+        raise ValueError(
+            f"rows of run {run.info.run_id} cannot be read ({first_line(error)}): `lrbs sync DIR` sends them again"
+        ) from None
     return Record(tags["lrbs.key"], status, printable(tags.get("lrbs.machine", "")), rows)
 
 
@@ -251,9 +253,9 @@ def overrides_present(client: MlflowClient, sweep: str) -> dict[str, int]:
     return Counter(run.data.tags.get("lrbs.overrides", "") for run in children(client, sweep).values())
 
 
-def final_keys(client: MlflowClient, sweep: str) -> set[str]:
-    """The keys whose runs have come to their end in the store."""
-    return {key for key, run in children(client, sweep).items() if run.data.tags.get("lrbs.status") in FINAL}
+def ended(client: MlflowClient, sweep: str) -> dict[str, Run]:
+    """The MLflow runs of a sweep that have come to their end, by key; `record` reads one."""
+    return {key: run for key, run in children(client, sweep).items() if run.data.tags.get("lrbs.status") in FINAL}
 
 
 def _text(client: MlflowClient, run: Run, name: str) -> str:
@@ -264,13 +266,12 @@ def _text(client: MlflowClient, run: Run, name: str) -> str:
 
 
 def _rows(text: str) -> list[Row]:
-    """The rows of a `rows.csv`. Raises ValueError unless they are 1..n, each with all its metrics, and numbers."""
+    """The rows of a `rows.csv`. Raises ValueError unless they are 1..n, each a row (`is_row`)."""
     rows = []
     for number, line in enumerate(csv.DictReader(io.StringIO(text)), start=1):
         row = {name: float(value) for name, value in line.items() if name and value}
-        missing = [name for name in ("row", "time_ms", *METRICS) if name not in row]
-        if missing or None in line or row["row"] != number:
-            raise ValueError(f"line {number} must be row {number} with all its metrics, but lacks {missing or 'that'}")
+        if None in line or not is_row(row, number):
+            raise ValueError(f"line {number} must be row {number} with all its metrics, whole where they count")
         rows.append(row)
     return rows
 
@@ -280,4 +281,4 @@ def _history(client: MlflowClient, run: Run) -> list[Row]:
     for name in (*METRICS, *MEASURED):
         for point in client.get_metric_history(run.info.run_id, name):
             rows.setdefault(point.step, {"row": point.step, "time_ms": point.timestamp})[name] = point.value
-    return [rows[step] for step in sorted(rows) if rows[step].keys() >= set(METRICS)]
+    return [rows[step] for step in sorted(rows) if is_row(rows[step], step)]

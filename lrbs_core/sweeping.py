@@ -6,8 +6,10 @@ import dataclasses
 import importlib.util
 import logging
 import statistics
+import sys
 import time
 import traceback
+import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -85,10 +87,12 @@ def load_candidates(path: Path) -> Candidates:
 def _loaded(path: Path, parts: Sequence[str], made: Callable[[ModuleType], Loaded]) -> Loaded:
     if not path.is_file() or path.suffix != ".py":
         raise ValueError(f"a sweep must be a Python file, but got {path}" + ("" if path.exists() else ": no such file"))
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    # Named by chance: neither a sweep of the same name nor a library is taken for it.
+    module_spec = importlib.util.spec_from_file_location(f"sweep_{uuid.uuid4().hex}", path)
     assert module_spec is not None
     assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module.__name__] = module  # where a dataclass looks up what its annotations name
     try:
         module_spec.loader.exec_module(module)
         missing = [name for name in parts if not hasattr(module, name)]
@@ -99,6 +103,8 @@ def _loaded(path: Path, parts: Sequence[str], made: Callable[[ModuleType], Loade
         return made(module)
     except Exception as error:
         raise ValueError(f"{path}{_line_of(error, path)}: {type(error).__name__}: {error}") from error
+    finally:
+        del sys.modules[module.__name__]
 
 
 def _line_of(error: Exception, path: Path) -> str:
@@ -176,7 +182,10 @@ def pending(folders: Sequence[RunFolder]) -> list[RunFolder]:
 def measured_speed(root: Path, sweep: str) -> dict[str, float]:
     """Examples a second of each model: the median over the rows of the sweep's runs under `root`, small ones too."""
     speeds: dict[str, list[float]] = {}
-    for folder in RunFolder.find(root / sweep):
+    folders, unreadable = RunFolder.find(root / sweep)
+    for line in unreadable:
+        logging.getLogger("lrbs").warning("passed over: %s", line)
+    for folder in folders:
         rows = Reader(folder.journal_path).poll().rows
         speeds.setdefault(folder.spec.model, []).extend(row["examples_per_second"] for row in rows)
     return {model: statistics.median(values) for model, values in speeds.items() if values}

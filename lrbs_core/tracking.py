@@ -18,11 +18,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
-from lrbs_core.journal import MEASURED, METRICS, Reader, RunFolder, Status
+from lrbs_core.journal import FINAL, MEASURED, METRICS, Reader, RunFolder, Status
 from lrbs_core.specs import RunSpec
 from lrbs_core.store import SWEEP_TAG, children, first_line, without_password
 
@@ -61,7 +61,7 @@ def tell_parents(
 
 
 def experiment_of(client: MlflowClient, sweep: str) -> str:
-    """The id of the sweep's experiment, made now if it is new."""
+    """The id of the sweep's experiment, made now if it is new. Raises ValueError for one that was deleted."""
     experiment = client.get_experiment_by_name(sweep)
     if experiment is None:
         try:
@@ -70,6 +70,9 @@ def experiment_of(client: MlflowClient, sweep: str) -> str:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         experiment = client.get_experiment_by_name(sweep)  # another machine made it at this moment
+    if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
+        restore = f"mlflow experiments restore -x {experiment.experiment_id}"
+        raise ValueError(f"experiment {sweep} was deleted: bring it back with `{restore}`")
     name, value = SWEEP_TAG
     if name not in experiment.tags:
         client.set_experiment_tag(experiment.experiment_id, name, value)
@@ -144,6 +147,11 @@ class Delivery:
         self._sent.append(_Sent(folder))
 
     @property
+    def begun(self) -> int:
+        """Runs that have a status, and so something to tell."""
+        return sum(sent.reader.status is not None for sent in self._sent)
+
+    @property
     def late(self) -> int:
         """Runs of which the store has not been told everything."""
         return sum(sent.pending for sent in self._sent)
@@ -152,7 +160,10 @@ class Delivery:
         """One pass over the journals. What the store does not take now is kept for the next pass; `error` says why."""
         self.error = ""
         for sent in self._sent:
-            sent.reader.poll()
+            try:
+                sent.reader.poll()
+            except OSError as error:
+                self.error = first_line(error)  # another's, say, who lets nobody read it
         for sent in filter(lambda sent: sent.pending, self._sent):
             if not self._may_write(sent.folder):
                 self.error = "another lrbs process delivers this sweep"
@@ -168,11 +179,14 @@ class Delivery:
     def _may_write(self, folder: RunFolder) -> bool:
         """Takes a sweep's lock, for as long as this lives: two who deliver at once would both do all the work."""
         if folder.sweep not in self._locks:
-            lock = FileLock(folder.path.parent / ".delivery.lock", blocking=False)
+            # Not the thread's own: the delivering thread takes it, and whoever ends the delivery gives it back.
+            lock = FileLock(folder.path.parent / ".delivery.lock", blocking=False, thread_local=False)
             try:
                 lock.acquire()
             except Timeout:
                 return False
+            except OSError:
+                pass  # another's folder, say: the lock saves work, but what is told twice is in the store once
             self._locks[folder.sweep] = lock
         return True
 
@@ -239,6 +253,10 @@ class Delivery:
                 if started_ms > sent.reader.started_ms:
                     raise ValueError(f"{run.info.run_name} was begun anew elsewhere: this journal of it is out of date")
                 if started_ms < sent.reader.started_ms:
+                    if run.data.tags.get("lrbs.status") in FINAL and sent.reader.status not in FINAL:
+                        raise ValueError(
+                            f"{run.info.run_name} has ended elsewhere: this journal of it is told once it has too"
+                        )
                     # Its journal is gone and the run began anew: points of two journals must not mix in one run.
                     self.client.delete_run(run.info.run_id)
                 else:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from made import made_row, made_spec
 
 from lrbs_core import Policy, store
-from lrbs_core.journal import METRICS, Journal, Reader, RunFolder
+from lrbs_core.journal import COUNTS, METRICS, Journal, Reader, RunFolder
 from lrbs_core.schedules import DEPTH, KINDS, Schedule, schedule_from_dict
 from lrbs_core.specs import RunSpec
 
@@ -41,13 +41,8 @@ statuses = st.builds(
     lambda status, time_ms, note: line({"status": status, "time_ms": time_ms, "note": note}), words, numbers, anything
 )
 LARGE = [
-    b"[" * 200_000,
-    b'{"row":' * 50_000,
-    b"\xff\xfe{",
-    b"9" * 5_000,
-    b'"' + b"x" * 10**6 + b'"',
-    b'{"row": {"row": 1}}',
-]
+    b"[" * 200_000, b'{"row":' * 50_000, b"\xff\xfe{", b"9" * 5_000, b'"' + b"x" * 10**6 + b'"', b'{"row": {"row": 1}}',
+]  # fmt: skip
 lines = rows | statuses | anything.map(line) | st.binary(max_size=40) | st.sampled_from(LARGE)
 
 
@@ -63,6 +58,8 @@ def test_whatever_a_journal_holds_its_rows_are_1_to_n(tmp_path_factory, content,
     reader = Reader(path).poll()
     assert reader.rows[: len(before)] == before
     assert [row["row"] for row in reader.rows] == [*range(1, count + 1)]
+    assert all(int(row[name]) == row[name] for row in reader.rows for name in ("examples", *COUNTS))
+    assert reader.rows or reader.status not in ("finished", "stopped")
     values = [value for row in reader.rows for value in row.values()]
     assert all(type(value) is float or (type(value) is int and abs(value) < 2**63) for value in values)
     assert reader.status in (None, "running", "finished", "diverged", "stopped", "failed")
@@ -70,11 +67,13 @@ def test_whatever_a_journal_holds_its_rows_are_1_to_n(tmp_path_factory, content,
     assert struct.pack("q", reader.status_time_ms)
 
 
-@pytest.mark.parametrize(
-    "torn", [b'{"row": {"row": true}}', b'{"row": {"row": 1, "lr": "0.1"}}', b'{"row": {"row": 1, "lr": [1]}}']
-)
-def test_a_row_is_made_of_numbers(tmp_path, torn):
-    (tmp_path / "journal.jsonl").write_bytes(torn + b"\n" + line({"row": made_row(1)}) + b"\n")
+LACKING = {name: value for name, value in made_row(1).items() if name != "lr"}
+OFF = [{"lr": "0.1"}, {"lr": [1]}, *({name: value} for name in COUNTS for value in (1.5, math.inf, math.nan, -1, True))]
+
+
+@pytest.mark.parametrize("torn", [{"row": 1}, LACKING, *(made_row(1) | change for change in OFF)])
+def test_a_row_has_all_its_metrics_and_whole_counts(tmp_path, torn):
+    (tmp_path / "journal.jsonl").write_bytes(line({"row": torn}) + b"\n" + line({"row": made_row(1)}) + b"\n")
     assert Reader(tmp_path / "journal.jsonl").poll().rows == [made_row(1)]
 
 
@@ -230,6 +229,7 @@ cells = st.sampled_from(["", "1", "2", "nan", "inf", "-1e400", "x", "True", "\0"
 @example(HEADER, [[*map(str, made_row(1).values())], [*map(str, made_row(1).values())]])
 @example(HEADER, [["1"] * 16])
 @example(HEADER, [["1"] * 14])
+@example(HEADER, [["1"] * 3 + ["1.5"] + ["1"] * 11])
 @example(HEADER, [["x" * 200_000]])
 def test_rows_of_the_store_are_1_to_n_with_all_their_metrics_or_refused(header, body):
     text = "\n".join(map(",".join, [header, *body]))
@@ -238,6 +238,7 @@ def test_rows_of_the_store_are_1_to_n_with_all_their_metrics_or_refused(header, 
     except (ValueError, store.csv.Error):
         return
     assert [row["row"] for row in found] == [*range(1, len(found) + 1)]
+    assert all(int(row[name]) == row[name] for row in found for name in COUNTS)
     assert all(row.keys() >= set(HEADER) for row in found)
 
 

@@ -17,6 +17,7 @@ ADDRESSES = (
     "http://me:{}@host:5000", "https://me:{}@host/path", "postgresql://me:{}@host:5432/db", "http://host:5000?password={}",
     "postgresql+psycopg2://me@host/db?sslmode=require&password={}&x=1", "https://host/?access_token={}", "http://{}@host",
     "mysql://host/db?ssl_key=/k&PWD={}", "http://h:1/?api_key={}",
+    "mssql+pyodbc://host/?odbc_connect=DRIVER%3D%7BODBC%7D%3BPWD%3D{}",
 )  # fmt: skip
 
 

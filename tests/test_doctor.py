@@ -23,6 +23,7 @@ from servers import free_port
 
 from lrbs_core import store, tracking
 from lrbs_core.doctor import examine
+from lrbs_core.journal import RunFolder
 
 # A schema of MLflow 2: it has all tables of its time, and lacks some of today's.
 OLD_SCHEMA = "0584bdc529eb"
@@ -241,12 +242,13 @@ def test_what_the_store_was_not_told_is_counted(look, tmp_path, uri):
     assert told().fix == f"lrbs sync {tmp_path / 'runs'}"
     with closing(tracking.Delivery(store.connect(uri), runs)) as delivery:
         delivery.deliver()
-    assert told().status == "ok"
+    RunFolder.create(tmp_path / "runs", "made", made_spec(seed=9))  # never begun, and so nothing to tell
+    assert (told().status, told().found) == ("ok", f"all 2 run(s) in {tmp_path / 'runs'} told")
     made_run(tmp_path / "runs", made_spec(seed=2), [made_row(1)], "running")
     assert told().found.startswith("1 of 3 run(s)")
     (runs[0].path / "spec.json").write_text("{}")
     assert told().status == "fault"
-    assert "1 of 3 run(s)" in told().found
+    assert "1 of 4 run(s)" in told().found
 
 
 def test_a_token_that_is_asked_for_must_be_there(look, tmp_path, monkeypatch):

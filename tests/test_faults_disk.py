@@ -1,5 +1,6 @@
 """Nothing lost on a full disk: a small tmpfs, which only root may mount."""
 
+import json
 import random
 import subprocess
 from contextlib import suppress
@@ -13,6 +14,7 @@ from made import (
     finish,
     lrbs,
     made_data,
+    made_row,
     noise_spec,
     scratch_files,
     start,
@@ -105,12 +107,12 @@ def test_a_line_that_did_not_fit_does_not_follow_of_itself(disk):
     disk.fill()
     with Journal(path) as journal:
         with pytest.raises(OSError, match=r"no space left to write .*journal\.jsonl"):
-            journal.append({"row": 1, **{f"filling {number}": number for number in range(20)}})
+            journal.append(made_row(1))
         assert (path.stat().st_size, journal.rows) == (4096, [])
         (disk.path / "filling").unlink()
-        journal.append({"row": 1, "epoch": 2.0})
-    assert path.stat().st_size == 4096 + len('\n{"row": {"row": 1, "epoch": 2.0}}\n')
-    assert Reader(path).poll().rows == [{"row": 1, "epoch": 2.0}]
+        journal.append(made_row(1, 50.0))
+    assert path.stat().st_size == 4096 + len("\n" + json.dumps({"row": made_row(1, 50.0)}) + "\n")
+    assert Reader(path).poll().rows == [made_row(1, 50.0)]
 
 
 @pytest.fixture(scope="module")

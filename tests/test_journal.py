@@ -10,17 +10,13 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made import made_spec
+from made import made_row
 
-from lrbs_core import journal as journal_file
-from lrbs_core.journal import Journal, Reader, RunFolder, write_whole
-from lrbs_core.specs import RunSpec
-
-SPEC = made_spec(label="a")
+from lrbs_core.journal import Journal, Reader, write_whole
 
 
 def row(number, loss=0.5):
-    return {"row": number, "train_loss": loss}
+    return made_row(number) | {"train_loss": loss}
 
 
 @pytest.fixture
@@ -52,7 +48,7 @@ def test_rows_and_statuses_come_back(path):
         journal.set_status("failed", note="no\nmemory")
     reader = Reader(path).poll()
     assert reader.rows[0] == row(1)
-    assert [list(one) for one in reader.rows] == [["row", "train_loss"]] * 2
+    assert [list(one) for one in reader.rows] == [list(row(1))] * 2
     assert (reader.status, reader.note, reader.machine) == ("failed", "no\nmemory", "1 x H200")
     assert before <= reader.started_ms <= reader.status_time_ms <= time.time() * 1000
     with Journal(path) as journal:
@@ -66,6 +62,14 @@ def test_a_status_counts_with_its_time_and_note_and_the_start_is_that_of_the_fir
     reader = Reader(path).poll()
     assert (reader.status, reader.started_ms, reader.status_time_ms) == ("running", 5, 9)
     assert (reader.note, reader.machine) == ("", "")
+
+
+@pytest.mark.parametrize("status", ["finished", "stopped"])
+def test_no_run_comes_to_an_end_of_these_without_a_row(path, status):
+    path.write_text(json.dumps({"status": status, "time_ms": 1}) + "\n")
+    assert Reader(path).poll().status is None
+    fill(path, [row(1)], status)
+    assert Reader(path).poll().status == status
 
 
 def test_a_journal_that_is_not_there_is_empty(path):
@@ -91,7 +95,8 @@ def test_a_gap_in_the_rows_is_refused(path):
     assert path.read_bytes() == b""
 
 
-def test_a_line_torn_at_any_byte_costs_that_line_alone(path):
+def test_a_line_torn_at_any_byte_costs_that_line_alone(path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: None)
     fill(path, [row(1, loss=1), row(2, loss=1)])
     whole = path.read_bytes()
     for length in range(len(whole) + 1):
@@ -109,7 +114,8 @@ def test_a_reader_takes_each_line_once_and_when_it_is_complete(path, monkeypatch
     taken, take = [], Reader._take
     monkeypatch.setattr(Reader, "_take", lambda self, line: (taken.append(line), take(self, line)))
     reader, content = Reader(path), b""
-    for chunk in (b'{"row": {"row": 1}}\n{"row": {"r', b'ow": 2}}', b'\n{"row": {"row": 3}}\n', b""):
+    first, second, third = (json.dumps({"row": row(number)}).encode() for number in (1, 2, 3))
+    for chunk in (first + b"\n" + second[:15], second[15:], b"\n" + third + b"\n", b""):
         content += chunk
         path.write_bytes(content)
         assert len(reader.poll().rows) == len(taken) == content.count(b"\n")
@@ -168,10 +174,11 @@ def test_a_second_process_may_read_but_not_write(path):
 def test_a_process_killed_while_it_appends_leaves_a_prefix_that_can_go_on(path):
     code = """if True:
         import itertools, pathlib, sys
-        from lrbs_core.journal import Journal
+        from lrbs_core.journal import NEEDED, Journal
         with Journal(pathlib.Path(sys.argv[1])) as journal:
             for number in itertools.count(len(journal.rows) + 1):
-                journal.append({"row": number, "train_loss": number / 2, **{f"filling {n}": n for n in range(200)}})
+                filling = dict.fromkeys([*NEEDED, *map(str, range(200))], number)
+                journal.append(filling | {"train_loss": number / 2})
                 print(number, flush=True)
         """
     told = 0
@@ -197,7 +204,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         assert os.fstat(file).st_size == 3  # all of it has left this process by now
         raise OSError("no space left")
 
-    monkeypatch.setattr(journal_file.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="no space left"):
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"
@@ -205,6 +212,18 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     write_whole(path, b"new")
     assert path.read_bytes() == b"new"
     assert {file.name for file in tmp_path.iterdir()} == {"spec.json"}
+
+
+def test_two_that_write_it_at_once_may_be_processes_of_one_number_in_two_containers(tmp_path, monkeypatch):
+    path, fsync = tmp_path / "spec.json", os.fsync
+
+    def meanwhile(file):
+        monkeypatch.setattr(os, "fsync", fsync)
+        write_whole(path, b"the other's")
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    write_whole(path, b"one's own")
+    assert (path.read_bytes(), [file.name for file in tmp_path.iterdir()]) == (b"one's own", ["spec.json"])
 
 
 def test_who_reads_while_it_is_written_over_sees_one_version(tmp_path):
@@ -221,29 +240,3 @@ def test_who_reads_while_it_is_written_over_sees_one_version(tmp_path):
         versions = [path.read_bytes() for _ in range(50)]
         writer.kill()
     assert {(len(version), len(set(version))) for version in [*versions, path.read_bytes()]} == {(1_000_000, 1)}
-
-
-def test_a_run_s_folder_is_named_by_its_key_and_keeps_its_spec(tmp_path):
-    folder = RunFolder.create(tmp_path, "smith", SPEC)
-    assert (folder.path, folder.sweep, folder.spec) == (tmp_path / "smith" / SPEC.key, "smith", SPEC)
-    assert {folder.journal_path.parent, folder.checkpoint_path.parent} == {folder.path}
-    renamed = RunSpec.from_dict(SPEC.to_dict() | {"label": "b"})
-    assert RunFolder.create(tmp_path, "smith", renamed).path == folder.path
-    assert RunFolder(folder.path).spec.label == "b"
-    RunFolder.create(tmp_path, "goyal", SPEC)
-    assert [(found.sweep, found.spec.label) for found in RunFolder.find(tmp_path)] == [("goyal", "a"), ("smith", "b")]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "folder must hold spec.json, but got .*No such file"),
-        ("{", "spec.json: "),
-        ("{}", "spec.json: a run must have"),
-    ],
-)
-def test_a_folder_without_a_spec_is_refused(tmp_path, content, message):
-    if content:
-        (tmp_path / "spec.json").write_text(content)
-    with pytest.raises(ValueError, match=message):
-        RunFolder(tmp_path)

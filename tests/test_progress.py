@@ -21,6 +21,17 @@ def test_ended_runs_are_told_once_each_with_what_came_out(tmp_path, capsys):
     assert {line.partition("]")[0] for line in told} == {"[1/3", "[2/3"}
 
 
+def test_a_run_that_failed_without_a_word_keeps_nothing_from_being_told(tmp_path, capsys):
+    folders = [RunFolder.create(tmp_path, "made", made_spec(seed=seed)) for seed in range(2)]
+    with Watch(folders, poll_seconds=0.01), Journal(folders[0].journal_path) as journal:
+        journal.set_status("failed", note=" \n")
+        time.sleep(0.05)
+        made_run(tmp_path, folders[1].spec, [made_row(1)])
+    told = [line.partition("] ")[2].partition(", about")[0] for line in capsys.readouterr().err.splitlines()]
+    assert told[0] == "decaying seed=0: failed: ?"
+    assert told[1].startswith("decaying seed=1: finished")
+
+
 def test_a_run_that_had_failed_before_is_news_only_when_it_ends_again(tmp_path, capsys):
     folder = made_run(tmp_path, made_spec(), [made_row(1)], status="failed")
     time.sleep(0.005)

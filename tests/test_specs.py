@@ -139,6 +139,8 @@ def test_a_named_dataset_knows_its_examples(dataset, examples):
         ({"model": ""}, "model must be a name, but got ''"),
         ({"examples": 0}, "examples must be a whole number >= 1, but got examples=0"),
         ({"examples": 1000.0}, "examples must be a whole number >= 1, but got examples=1000.0"),
+        ({"examples": 10**14}, "times epochs must be at most 1e+09 of the smallest batch, but got examples=1000"),
+        ({"epochs": 1e8 + 1e4}, "smallest batch, but got examples=1000, epochs=1.0001e+08, batch_size=100"),
         ({"seed": -1}, "seed must be a whole number >= 0, but got seed=-1"),
         ({"seed": True}, "seed must be a whole number >= 0, but got seed=True"),
         ({"optimizer": "lion"}, "one of sgd, nesterov, lars, adam, adamw, rmsprop, adagrad, adadelta, but got 'lion'"),
@@ -193,6 +195,7 @@ def test_a_value_out_of_range_is_refused_with_the_run_the_rule_and_the_value(cha
         {"optimizer": "adagrad", "policy": Policy(0.1, 100, 0)},
         {"optimizer": "lars", "trust_coefficient": 1},
         {"ghost_size": 2},
+        {"epochs": 1e8},  # a billion updates
         {"policy": Policy(0.1, Piecewise((100, 1001), at=(6,)), 0.9)},  # after the last epoch
     ],
 )

@@ -1,17 +1,17 @@
-"""Sweeps: what a file must hold, what an override changes, and where a run stands after anything that can end it."""
+"""Sweeps: what an override changes, and where a run stands after anything that can end it."""
 
 import dataclasses
 import re
 
 import pytest
-from made import made_spec
+from made import made_row, made_spec
 
 from lrbs_core.claims import Claim
 from lrbs_core.journal import Journal, Reader, RunFolder
 from lrbs_core.policies import Policy
 from lrbs_core.schedules import Steps
 from lrbs_core.specs import RunSpec
-from lrbs_core.sweeping import Sweep, count_images, load, measured_speed, override, pending, run, run_serially
+from lrbs_core.sweeping import Sweep, count_images, measured_speed, override, pending, run, run_serially
 
 POLICY = Policy(Steps(0.1, at=(2, 3), factor=0.5), 100, 0.9)
 
@@ -22,58 +22,6 @@ def spec(label="decaying", seed=0, policy=POLICY, **changes):
 
 POLICIES = {"decaying": POLICY, "growing": POLICY.grow_batch()}
 SWEEP = Sweep("smith", "a paper", (), tuple(spec(name, n, POLICIES[name]) for n in (7, 3, 5) for name in POLICIES))
-
-FILE = """SOURCE = "a paper"
-from lrbs_core import Claim, Policy, RunSpec
-CLAIMS = [Claim("Table 1", "decaying", "updates", 60)]
-def runs():
-    return [
-        RunSpec(label="decaying", policy=Policy(0.1, 100, 0.9), dataset="digits", model="mlp", optimizer="sgd",
-                weight_decay=0, ghost_size=None, augmentation="none", normalization="channel", epochs=4,
-                partial="keep", seed=seed)
-        for seed in range(2)
-    ]
-"""
-
-
-def test_a_file_is_loaded_by_what_it_defines(tmp_path):
-    path = tmp_path / "smith2018.py"
-    path.write_text(FILE)
-    claims = (Claim("Table 1", "decaying", "updates", 60),)
-    runs = tuple(spec(policy=Policy(0.1, 100, 0.9), seed=seed) for seed in range(2))
-    assert load(path) == Sweep("smith2018", "a paper", claims, runs)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("def runs():", "def runs(:", "{path}:4: SyntaxError: "),
-        ("import Claim, Policy", "import Claim, Police", "{path}:2: ImportError: cannot import name 'Police'"),
-        ("range(2)", "range(two)", "{path}:9: NameError: name 'two' is not defined"),
-        ("epochs=4", "epochs=-4", "{path}:6: ValueError: run 'decaying': epochs > 0 must hold, but got epochs=-4.0"),
-        ("SOURCE", "SOUCE", "{path}: ValueError: a sweep must define SOURCE, CLAIMS and runs(), but SOURCE is missing"),
-        ("seed=seed", "seed=1", "{path}: ValueError: sweep smith: runs must differ, but 'decaying' and 'decaying'"),
-        ("range(2)", "()", "{path}: ValueError: sweep smith: runs() must give at least one run"),
-        ('"updates", 60', '"updates"', "{path}:3: TypeError: "),
-    ],
-)
-@pytest.mark.parametrize("absolute", [True, False], ids=["absolute", "relative"])
-def test_an_error_in_a_file_is_told_in_one_line_with_its_place(tmp_path, monkeypatch, old, new, message, absolute):
-    monkeypatch.chdir(tmp_path)
-    path = (tmp_path if absolute else tmp_path.relative_to(tmp_path)) / "smith.py"
-    path.write_text(FILE.replace(old, new, 1))
-    with pytest.raises(ValueError, match=re.escape(message.format(path=path))) as caught:
-        load(path)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(("name", "why"), [("none.py", ": no such file"), ("folder.py", ""), ("a.txt", "")])
-def test_what_is_no_python_file_is_refused(tmp_path, name, why):
-    (tmp_path / "folder.py").mkdir()
-    (tmp_path / "a.txt").write_text(FILE)
-    message = f"a sweep must be a Python file, but got {tmp_path / name}{why}"
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        load(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +103,7 @@ def make_train(status="finished", error_after=None):
     def train(spec, checkpoint, rows):
         calls.append((spec, checkpoint, [one["row"] for one in rows]))
         for number in range(len(rows) + 1, 4):
-            yield {"row": number}
+            yield made_row(number)
             if number == error_after:
                 raise RuntimeError("out of memory")
         return status
@@ -167,7 +115,7 @@ def make_train(status="finished", error_after=None):
 def test_each_row_is_in_the_journal_before_it_is_yielded_and_so_is_the_end(folder):
     train, calls = make_train()
     for number, row in enumerate(run(folder, train, machine="1 x H200"), 1):
-        assert (row, len(read(folder).rows), read(folder).rows[-1]) == ({"row": number}, number, row)
+        assert (row, len(read(folder).rows), read(folder).rows[-1]) == (made_row(number), number, row)
         assert read(folder).status == "running"
     assert (len(read(folder).rows), read(folder).status, read(folder).machine) == (3, "finished", "1 x H200")
     assert calls == [(spec(), folder.checkpoint_path, [])]
@@ -188,11 +136,11 @@ def test_a_failed_run_notes_why_and_can_be_run_again(folder):
     train, _ = make_train(error_after=2)
     with pytest.raises(RuntimeError, match="out of memory"):
         list(run(folder, train))
-    assert (read(folder).rows, read(folder).status) == ([{"row": 1}, {"row": 2}], "failed")
+    assert (read(folder).rows, read(folder).status) == ([made_row(1), made_row(2)], "failed")
     assert re.match(r"(?s)Traceback.*RuntimeError: out of memory", read(folder).note)
     assert pending([folder]) == [folder]
     train, calls = make_train()
-    assert list(run(folder, train)) == [{"row": 3}]
+    assert list(run(folder, train)) == [made_row(3)]
     assert (calls[0][2], len(read(folder).rows), pending([folder])) == ([1, 2], 3, [])
 
 
@@ -213,23 +161,23 @@ def test_who_stops_iterating_leaves_a_run_that_can_go_on(folder):
         next(run(folder, train))
     rows.close()
     assert (read(folder).status, pending([folder])) == ("running", [folder])
-    assert list(run(folder, train)) == [{"row": 2}, {"row": 3}]
+    assert list(run(folder, train)) == [made_row(2), made_row(3)]
     assert [call[2] for call in calls] == [[], [1]]
 
 
 def test_rows_made_again_since_the_last_checkpoint_are_journalled_once(folder):
     with Journal(folder.journal_path) as journal:
-        journal.append({"row": 1, "made": 1})
+        journal.append(made_row(1) | {"made": 1})
     train, _ = make_train()
     list(run(folder, lambda spec, checkpoint, _: train(spec, checkpoint, ())))
-    assert read(folder).rows == [{"row": 1, "made": 1}, {"row": 2}, {"row": 3}]
+    assert read(folder).rows == [made_row(1) | {"made": 1}, made_row(2), made_row(3)]
 
 
 def test_run_serially_goes_past_a_run_that_fails_or_is_taken(tmp_path):
     folders = [RunFolder.create(tmp_path, "smith", one) for one in SWEEP.runs[:4]]
 
     def train(spec, checkpoint, rows):
-        yield {"row": 1}
+        yield made_row(1)
         if spec == folders[0].spec:
             raise RuntimeError("out of memory")
         return "finished"
@@ -241,10 +189,14 @@ def test_run_serially_goes_past_a_run_that_fails_or_is_taken(tmp_path):
     assert read(folders[3]).machine == "1 x H200"
 
 
-def test_the_measured_speed_of_a_net_is_the_median_over_its_rows(tmp_path):
+def test_the_measured_speed_of_a_net_is_the_median_over_its_rows(tmp_path, caplog):
     sweep = Sweep("nets", "a paper", (), (spec("a"), spec("b", model="convnet"), spec("a", seed=1)))
     for one, speeds in zip(sweep.runs, ([100, 900], [], [300]), strict=True):
         with Journal(RunFolder.create(tmp_path, "nets", one).journal_path) as journal:
             for number, speed in enumerate(speeds, 1):
-                journal.append({"row": number, "examples_per_second": speed})
+                journal.append(made_row(number) | {"examples_per_second": speed})
+    (tmp_path / "nets" / "later").mkdir()
+    (tmp_path / "nets" / "later" / "spec.json").write_text("{}")
     assert measured_speed(tmp_path, sweep.name) == {"mlp": 300}
+    assert "passed over: " in caplog.text
+    assert "nets/later/spec.json: a run must have" in caplog.text

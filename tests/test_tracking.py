@@ -129,14 +129,14 @@ def test_a_run_that_goes_on_stays_one_run(client, sweep, tmp_path):
     deliver(client, made_run(tmp_path, spec, [made_row(1)], status="running", sweep=sweep))
     (run,) = children(client, sweep)
     assert run.info.status == "RUNNING"
-    assert store.final_keys(client, sweep) == set()
+    assert store.ended(client, sweep) == {}
 
     deliver(client, made_run(tmp_path, spec, [made_row(1), made_row(2), made_row(3)], sweep=sweep))
     (again,) = children(client, sweep)
     assert again.info.run_id == run.info.run_id
     assert again.info.status == "FINISHED"
     assert sorted({step for _, step, _, _ in points(client, again)}) == [1, 2, 3]
-    assert store.final_keys(client, sweep) == {spec.key}
+    assert store.ended(client, sweep).keys() == {spec.key}
 
 
 def test_a_failed_run_says_why_and_may_succeed_later(client, sweep, tmp_path):

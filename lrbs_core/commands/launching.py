@@ -17,6 +17,7 @@ from lrbs_core.sweeping import Sweep
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
     from lrbs_core.results import RunRecord
     from lrbs_core.tracking import Delivery
@@ -45,7 +46,7 @@ def run_missing(
     left = sweeping.pending(folders)
     with ExitStack() as stack:
         if not offline:
-            told = store.final_keys(client, sweep.name)
+            told = store.ended(client, sweep.name)
             elsewhere = [folder for folder in left if folder.spec.key in told and not folder.journal_path.exists()]
             if elsewhere:
                 say(f"{len(elsewhere)} run(s) have ended already, by the tracking store: not run again")
@@ -86,7 +87,8 @@ class Launch:
 
     def __init__(self, settings: dict[str, Any], runs: int, out: Path, tracking_uri: str | None, offline: bool) -> None:
         self.settings, self.runs, self.out = settings, runs, out
-        self._elsewhere: Mapping[str, RunRecord] = {}
+        self._ended: Mapping[str, Run] = {}
+        self._read: dict[str, RunRecord] = {}
         self._client: MlflowClient | None = None
         if not offline:
             from lrbs_core import store
@@ -103,9 +105,7 @@ class Launch:
                 from lrbs_core.search_launch import find_launch
 
                 self._parent = find_launch(self._client, self.settings)
-                ended = store.final_keys(self._client, name)
-                here = {key for key in ended if (self.out / name / key / "journal.jsonl").exists()}
-                self._elsewhere = store.read(self._client, name, ended - here)
+                self._ended = store.ended(self._client, name)
                 self._delivery = stack.enter_context(tracking.Delivery(self._client, [], {name: self._parent}))
             self._watch = stack.enter_context(Watch([]))
             self._watch.unknown = self.runs
@@ -118,8 +118,12 @@ class Launch:
             _say_late(self._delivery, self.out)
 
     def stored(self, spec: RunSpec) -> RunRecord | None:
-        """What the tracking store knows of a run that has ended and has no journal here."""
-        return self._elsewhere.get(spec.key)
+        """What the tracking store knows of a run that has ended there; it is read when it is first asked for."""
+        if self._client and spec.key in self._ended and spec.key not in self._read:
+            from lrbs_core import store
+
+            self._read[spec.key] = store.record(self._client, self._ended[spec.key])
+        return self._read.get(spec.key)
 
     def opened(self, folder: RunFolder, record: RunRecord) -> None:
         """Hears of a run and what is known of it: it is watched from here on and told to the store."""
@@ -147,7 +151,8 @@ def _say_where(client: MlflowClient, experiment: str) -> None:
     from lrbs_core import store
 
     where = store.without_password(client.tracking_uri)
-    say(f"browse them: mlflow ui --backend-store-uri {where}, experiment {experiment}")
+    served = where.startswith(("http://", "https://"))
+    say(f"browse them{' at' if served else ': mlflow ui --backend-store-uri'} {where}, experiment {experiment}")
 
 
 def say(text: str) -> None:

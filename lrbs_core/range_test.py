@@ -164,13 +164,15 @@ def find_bounds(lr: ArrayLike, loss: ArrayLike, accuracy: ArrayLike | None = Non
     - high: the last lr before s falls by max(5 % of the rise, 4 sigma) below its highest so far ("falls"), rows lie
       max(5 % of the rise, 2.5 sigma) off s in the mean of 5 ("ragged"), or the smoothed loss is above its
       start and 4 times its lowest so far, or not finite ("diverges"), whichever comes first.
-    Raises ValueError where s does not rise by 4 sigma and half of its start.
+    Raises ValueError where s does not rise by 4 sigma and half of its start, and where there are no rows.
 
     >>> accuracy = [10, 10, 10, 10, 20, 40, 60, 80, 80, 80, 80, 80, 80, 70, 50, 10, 10]
     >>> find_bounds(range(1, 18), [1.0] * 17, accuracy)
     Bounds(low=5.0, high=13.0, low_found=True, high_found=True, end='falls')
     """
     lr, loss = np.asarray(lr, float), np.asarray(loss, float)
+    if not len(lr):
+        raise ValueError("a ramp must have rows to tell its bounds by, but has none")
     rows = len(loss) if np.isfinite(loss).all() else int(np.argmin(np.isfinite(loss)))
     values = np.asarray(-loss if accuracy is None else accuracy, float)[:rows]
     smooth, diverges = smoothed(values), _diverges(loss[:rows])

@@ -167,9 +167,9 @@ def range_markdown(document: dict[str, Any]) -> str:
     """The bounds of a range test (`tables.range_document`) as a section of Markdown."""
     ramp = document["ramp"]
     lines = [
-        f"## {document['sweep']}: {document['model']}",
+        f"## {_escaped(document['sweep'])}: {_escaped(document['model'])}",
         "",
-        f"Learning-rate range test on {document['dataset']}: lr from {ramp['low']:g} to {ramp['high']:g} "
+        f"Learning-rate range test on {_escaped(document['dataset'])}: lr from {ramp['low']:g} to {ramp['high']:g} "
         f"{'by factors' if ramp['geometric'] else 'in a line'} over {ramp['epochs']:g} epochs, "
         f"batch size {document['batch_size']}, momentum {document['momentum']:g}.",
         "",
@@ -228,8 +228,14 @@ ours for comparison only.
 
 
 def write_section(path: Path, section: str) -> None:
-    """Puts the section into the page in place of the one with the same heading, making the page if it is new."""
-    _, *others = re.split(r"^(?=## )", path.read_text() if path.exists() else "", flags=re.MULTILINE)
+    """Puts the section into the page in place of the one with the same heading, making the page if it is new.
+
+    Raises ValueError for a page that another has written, of which something would be lost.
+    """
+    page = path.read_text() if path.exists() else ""
+    if page and not page.startswith(PAGE.partition(":")[0]):
+        raise ValueError(f"a page of results must be written by lrbs alone, but got {path}: give another file")
+    _, *others = re.split(r"^(?=## )", page, flags=re.MULTILINE)
     kept = [other for other in others if other.splitlines()[0] != section.splitlines()[0]]
     parts = [PAGE, *sorted([*kept, section])]
     write_whole(path, "\n".join(part.rstrip() + "\n" for part in parts).encode())

@@ -87,10 +87,22 @@ def seconds_to_go(pairs: Sequence[tuple[RunSpec, RunRecord]], runs: int) -> floa
 
 
 def measure(table: pd.DataFrame, claim: Claim) -> Measured | None:
-    """The claim's metric over the finished runs of its policy (and its partner's, paired by seed); None without any."""
-    finished = table[table["status"] == "finished"]
+    """The claim's metric over the finished runs of its policy (and its partner's, paired by seed); None without any.
+
+    Without an interval, which leaves it unjudged, where a run of either diverged, as those that are left flatter it,
+    and where fewer than 6 are all equal, as accuracies counted in few examples may be (`statistics.difference_p`).
+    Updates are exact.
+    """
+    of_both = table[table["policy"].isin([claim.policy, claim.versus])]
+    finished = of_both[of_both["status"] == "finished"]
     values = finished[finished["policy"] == claim.policy].set_index("seed")[claim.metric].astype(float)
     if claim.versus is not None:
         other = finished[finished["policy"] == claim.versus].set_index("seed")[claim.metric].astype(float)
         values = (values - other).dropna()
-    return mean_interval(values.tolist()) if len(values) else None
+    if not len(values):
+        return None
+    measured = mean_interval(values.tolist())
+    diverged = bool((of_both["status"] == "diverged").any())
+    if claim.metric != "updates" and (diverged or (measured.low == measured.high and measured.n < 6)):
+        return measured._replace(low=math.nan, high=math.nan)
+    return measured

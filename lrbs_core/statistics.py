@@ -83,10 +83,11 @@ def paired_differences(values: Mapping[int, float], baseline: Mapping[int, float
 def difference_p(differences: Sequence[float]) -> float:
     """p of the paired t-test that the mean difference is 0, two-sided: t = mean sqrt(n) / s, n - 1 degrees of freedom.
 
-    NaN for n < 2. Differences that are all equal leave no doubt: 0, or 1 where they are 0.
+    NaN for n < 2. Of differences that are all equal, as a test set of few examples makes them, a t-test would have no
+    doubt: p is then that of Fisher's test by all flips of their signs, 2^(1-n), or 1 where they are 0.
 
-    >>> round(difference_p([0.1, 0.3, 0.2]), 4)
-    0.0742
+    >>> round(difference_p([0.1, 0.3, 0.2]), 4), difference_p([0.2, 0.2, 0.2])
+    (0.0742, 0.25)
     """
     return _t_test(differences, 0.0, "two-sided")
 
@@ -95,8 +96,8 @@ def equivalence_p(differences: Sequence[float], margin: float) -> float:
     """p of two one-sided tests (TOST) that the mean difference is -margin or less, or margin or more: the larger one.
 
     Schuirmann 1987, "A comparison of the two one-sided tests procedure and the power approach", paired. It is alpha or
-    less just where the interval of confidence 1 - 2 alpha of the mean lies within ± margin. NaN for n < 2; differences
-    that are all equal leave no doubt. Raises ValueError unless 0 <= margin < inf.
+    less just where the interval of confidence 1 - 2 alpha of the mean lies within ± margin. NaN for n < 2; 2^-n, or 1,
+    of differences that are all equal (`difference_p`). Raises ValueError unless 0 <= margin < inf.
 
     >>> round(equivalence_p([0.1, 0.3, 0.2], margin=0.5), 4)
     0.0175
@@ -109,8 +110,9 @@ def _t_test(differences: Sequence[float], mean: float, alternative: Literal["two
     if len(differences) < 2 or not all(map(math.isfinite, differences)):
         return math.nan
     if min(differences) == max(differences):
-        first = differences[0]
-        return 0.0 if {"two-sided": first != mean, "less": first < mean, "greater": first > mean}[alternative] else 1.0
+        first, flips = differences[0], 2.0 ** -len(differences)
+        p = {"two-sided": 2 * flips, "less": flips, "greater": flips}[alternative]
+        return p if {"two-sided": first != mean, "less": first < mean, "greater": first > mean}[alternative] else 1.0
     return float(stats.ttest_1samp(differences, mean, alternative=alternative).pvalue)
 
 
@@ -147,9 +149,9 @@ def more_pairs(differences: Sequence[float], margin: float, alpha: float = 0.05)
     """How many more pairs would settle it, were their mean and standard deviation s to stay as they are; 0: it is.
 
     To the smallest n with |mean| + t_(1-alpha) s / sqrt(n) < margin ("equivalent"), or with |mean| > t_(1-alpha/2) s /
-    sqrt(n) ("different"), t of n - 1 degrees of freedom. They will not stay quite so: a rough guide, where
-    `pairs_for_power` says how many settle it with a chance that one chooses. None where fewer than two differences, or
-    a NaN among them, tell nothing, and where 10,000 pairs would not settle it.
+    sqrt(n) ("different"), t of n - 1 degrees of freedom; with s = 0 to 2^-n <= alpha, or 2^(1-n). They will not stay
+    quite so: a rough guide, where `pairs_for_power` says how many settle it with a chance that one chooses. None where
+    fewer than two differences, or a NaN among them, tell nothing, and where 10,000 pairs would not settle it.
 
     >>> more_pairs([0.1, 0.3, 0.2], margin=0.25)
     1
@@ -158,9 +160,13 @@ def more_pairs(differences: Sequence[float], margin: float, alpha: float = 0.05)
     n = len(differences)
     if n < 2 or not all(map(math.isfinite, differences)):
         return None
-    mean, deviation = abs(float(np.mean(differences))), float(np.std(differences, ddof=1))
+    equal = min(differences) == max(differences)
+    mean = abs(differences[0] if equal else float(np.mean(differences)))
+    deviation = float(np.std(differences, ddof=1))
 
     def settled(pairs: int) -> bool:
+        if equal:
+            return (mean < margin and 2.0**-pairs <= alpha) or (mean > 0 and 2.0 ** (1 - pairs) <= alpha)
         error = deviation / math.sqrt(pairs)
         one_sided, two_sided = (float(stats.t.ppf(1 - level, pairs - 1)) * error for level in (alpha, alpha / 2))
         return mean + one_sided < margin or mean > two_sided

@@ -105,10 +105,12 @@ def print_plan(sweep: Sweep, speeds: dict[str, float], micro_batch: int) -> None
         )
     for claim in sweep.claims:
         if claim.metric == "updates" and not first.overrides:
-            planned = next(spec for spec in sweep.runs if spec.label == claim.policy).plan().updates
+            updates = {spec.label: spec.plan().updates for spec in _policies(sweep)} | {None: 0}
+            planned = updates[claim.policy] - updates[claim.versus]
             meets = "meets" if claim.holds(planned) else "does not meet"
+            less = "" if claim.versus is None else f" less those of {escape(claim.versus)}"
             console.print(
-                f"{escape(claim.where)}: {planned:,} updates planned {meets} {claim.expected}", soft_wrap=True
+                f"{escape(claim.where)}: {planned:,} updates planned{less} {meets} {claim.expected}", soft_wrap=True
             )
 
 

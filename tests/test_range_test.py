@@ -240,3 +240,8 @@ def test_on_the_digits_a_cycle_within_the_bounds_learns_and_an_lr_far_above_does
     cycle = Policy.from_dict(found["policy"])
     assert accuracy(cycle) > 90
     assert accuracy(dataclasses.replace(cycle, lr=Constant(10 * found["high"]["mean"]))) < 60
+
+
+def test_a_ramp_without_rows_has_no_bounds():
+    with pytest.raises(ValueError, match="a ramp must have rows"):
+        find_bounds([], [], [])

@@ -96,6 +96,15 @@ def test_the_terminal_shows_the_documents_numbers_and_no_markup_of_a_label(capsy
         assert text in shown
 
 
+def test_a_page_that_another_wrote_is_left_as_it_is(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text("# Mine\n\nA preamble.\n\n## zebra\n\n## apple\n")
+    before = page.read_bytes()
+    with pytest.raises(ValueError, match=r"must be written by lrbs alone, but got .*README\.md: give another file"):
+        write_section(page, "## made\n")
+    assert page.read_bytes() == before
+
+
 def test_the_page_has_the_documents_numbers_and_the_command_that_made_them():
     sweep = override(made_sweep(Claim("T|1", "decaying", "test_accuracy", 90.4, tolerance=2.0)), scale=0.5)
     pairs = [(spec, Record(spec.key, "finished", "a CPU, bf16", record.rows)) for spec, record in records(sweep)]
@@ -144,6 +153,8 @@ def test_the_page_of_a_range_test_has_its_bounds_its_seeds_and_the_schedule():
     ):
         assert line in page
     assert "lr from 0.001 to 3 by factors over 4 epochs, batch size 16, momentum 0.9." in range_markdown(document)
+    hostile = document | {"dataset": "imagefolder:<img src=x>[x](javascript:1)"}
+    assert r"test on imagefolder:\<img src=x>\[x\](javascript:1): lr from" in range_markdown(hostile)
 
 
 def test_a_measured_noise_scale_is_shown_where_there_is_one(capsys):

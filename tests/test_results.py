@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from made import made_row, made_spec
 
-from lrbs_core.claims import Claim
+from lrbs_core.claims import Claim, verdict
 from lrbs_core.results import curves, measure, run_table
 from lrbs_core.store import Record
 
@@ -66,3 +66,22 @@ def test_a_difference_is_paired_by_seed(table):
     measured = measure(table, Claim("here", "a", "test_accuracy", 0.0, versus="b"))
     assert measured is not None
     assert (measured.mean, measured.n) == (0.25, 2)
+
+
+@pytest.mark.parametrize(("policy", "versus"), [("b", None), ("a", "b"), ("b", "a")])
+def test_what_is_left_of_runs_that_diverged_has_a_mean_and_no_interval(table, policy, versus):
+    claim = Claim("here", policy, "test_accuracy", 50.0, tolerance=100.0, versus=versus)
+    measured = measure(table, claim)
+    assert measured is not None
+    assert math.isnan(measured.low)
+    assert math.isnan(measured.high)
+    assert verdict(claim, measured) == "too few runs"
+
+
+@pytest.mark.parametrize(("n", "expected"), [(2, "too few runs"), (5, "too few runs"), (6, "reproduced")])
+def test_equal_accuracies_of_few_runs_settle_nothing_but_equal_updates_do(n, expected):
+    table = run_table([pair("a", seed, 97.5) for seed in range(n)])
+    claim = Claim("here", "a", "test_accuracy", 97.0, tolerance=1.0)
+    assert verdict(claim, measure(table, claim)) == expected
+    updates = Claim("here", "a", "updates", int(table["updates"][0]))
+    assert verdict(updates, measure(table, updates)) == "reproduced"

@@ -102,11 +102,12 @@ def test_two_one_sided_tests_err_no_oftener_than_they_say_at_the_edge_of_the_mar
 
 @pytest.mark.parametrize(
     ("differences", "margin", "p", "p_equivalence"),
-    [([0.3, 0.3], 0.5, 0, 0), ([0.3, 0.3], 0.3, 0, 1), ([-0.7] * 3, 0.5, 0, 1), ([0.0, 0.0], 0.5, 1, 0),
-     ([0.0, 0.0], 0.0, 1, 1), ([0.3], 0.5, math.nan, math.nan), ([], 0.5, math.nan, math.nan),
+    [([0.3, 0.3], 0.5, 1 / 2, 1 / 4), ([0.3, 0.3], 0.3, 1 / 2, 1), ([-0.7] * 3, 0.5, 1 / 4, 1),
+     ([0.0, 0.0], 0.5, 1, 1 / 4), ([0.0, 0.0], 0.0, 1, 1), ([0.1] * 6, 0.5, 1 / 32, 1 / 64),
+     ([0.3], 0.5, math.nan, math.nan), ([], 0.5, math.nan, math.nan),
      ([0.3, math.nan], 0.5, math.nan, math.nan), ([0.3, math.inf, 0.2], 0.5, math.nan, math.nan)],
 )  # fmt: skip
-def test_equal_differences_leave_no_doubt_and_too_few_or_missing_ones_tell_nothing(
+def test_equal_differences_are_judged_by_flips_of_sign_and_too_few_or_missing_ones_tell_nothing(
     differences, margin, p, p_equivalence
 ):
     found = (difference_p(differences), equivalence_p(differences, margin))
@@ -121,6 +122,14 @@ def test_holm_is_that_of_statsmodels(p_values):
 
 def test_a_test_that_could_not_be_made_counts_as_one():
     assert holm([0.01, math.nan, 0.02]) == pytest.approx([0.03, math.nan, 0.04], nan_ok=True)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_accuracies_counted_in_few_images_are_called_different_no_oftener_than_they_say(n):
+    # Of 360 test images, a deviation of one: differences are whole images, and often equal.
+    images = np.random.default_rng(0).normal(0, 1, (3000, n)).round() / 3.6
+    wrong = sum(difference_p(differences) <= 0.05 for differences in images.tolist())
+    assert stats.binomtest(wrong, 3000, 0.05, alternative="greater").pvalue > 0.001
 
 
 def test_holm_keeps_the_chance_of_any_false_rejection():
@@ -162,7 +171,10 @@ def test_so_many_more_pairs_settle_it_and_one_fewer_does_not(mean, alpha):
 
 
 def test_what_is_settled_wants_no_more_pairs_and_what_cannot_be_told_has_no_number():
-    assert more_pairs([0.1, 0.1, 0.1], margin=0.5) == more_pairs(of_moments(3.0, 0.1, 4), margin=0.5) == 0
+    assert more_pairs([0.1] * 5, margin=0.5) == more_pairs(of_moments(3.0, 0.1, 4), margin=0.5) == 0
+    assert more_pairs([0.1, 0.1, 0.1], margin=0.5) == 2
+    assert more_pairs([0.1, 0.1, 0.1], margin=0.1) == 3
+    assert more_pairs([0.0, 0.0, 0.0], margin=0.0) is None
     assert more_pairs(of_moments(0.0, 1.0, 3), margin=0.0) is None
     assert more_pairs(of_moments(0.0, 1.0, 3), margin=0.001) is None
     assert more_pairs([0.1], 0.5) is more_pairs([], 0.5) is more_pairs([0.1, math.nan], 0.5) is None

@@ -5,7 +5,7 @@ import math
 import pytest
 from made import made_row, made_spec
 
-from lrbs_core import Linear, Policy, Stages, Triangular, range_test, tables
+from lrbs_core import Claim, Linear, Policy, Stages, Triangular, range_test, tables
 from lrbs_core.store import Record
 from lrbs_core.sweeping import Sweep
 
@@ -94,3 +94,12 @@ def test_in_a_pipe_a_table_is_as_wide_as_it_needs_to_be_and_equal_values_are_tol
     tables.print_search(document)
     (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("0 "))
     assert " ".join(row.split()) == "0 " + "0.05928 " * 9 + "1.50 ± 1.00 1234567 1.5 ± 1.0"
+
+
+@pytest.mark.parametrize(("below", "meets"), [(0, "meets"), (-1000, "does not meet")])
+def test_a_claim_on_updates_less_those_of_another_is_held_against_both_plans(capsys, below, meets):
+    runs = tuple(dataclasses.replace(made_spec(f"of {epochs}"), epochs=epochs) for epochs in (1, 3))
+    claim = Claim("Fig", "of 1", "updates", below, relation="below", versus="of 3")
+    tables.print_plan(Sweep("made", "", (claim,), runs), {}, micro_batch=128)
+    # 1437 examples in batches of 16 are 90 updates an epoch.
+    assert f"Fig: -180 updates planned less those of of 3 {meets} < {below}" in capsys.readouterr().out

@@ -5,7 +5,7 @@ from dataclasses import replace
 import streamlit as st
 
 from dashboards.reading import choose_group, groups, sweep_names
-from dashboards.showing import show_chart, show_comparisons, show_policies, show_targets
+from dashboards.showing import plain, show_chart, show_comparisons, show_policies, show_targets
 from lrbs_core import figures
 from lrbs_core.figures.drawing import TITLES
 from lrbs_core.report import overview
@@ -59,7 +59,7 @@ if begun:
     left, right = st.columns([3, 2])
     with left:
         show_chart(figures.metric_chart(numbers.drop(columns=list(others), errors="ignore"), metric, labels))
-        st.caption("Mean and 95 % band over seeds.")
+        st.caption("Mean and 95 % band over the seeds that got there." + plain(figures.left_out(begun, numbers)))
     with right:
         show_policies(document)
         st.caption("Mean ± half of the 95 % interval (Student's t) over n finished runs.")

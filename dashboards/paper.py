@@ -24,8 +24,11 @@ if name in run:
     begun = {spec.label for spec, _ in group.pairs}
     # A claim on a policy that has not begun is on one that the store does not know.
     missing = [spec for spec in sweep.runs if spec.label not in begun]
-    pairs = group.pairs
-    sweep = replace(sweep, runs=(*(spec for spec, _ in pairs), *missing))
+    # The store has the runs as they began, but the first of the file is the baseline.
+    labels = list(dict.fromkeys([spec.label for spec in sweep.runs] + [spec.label for spec, _ in group.pairs]))
+    pairs = sorted(group.pairs, key=lambda pair: labels.index(pair[0].label))
+    runs = sorted([spec for spec, _ in pairs] + missing, key=lambda spec: labels.index(spec.label))
+    sweep = replace(sweep, runs=tuple(runs))
     if group.overrides:
         st.warning("These runs were not made at the paper's settings: a number of their own stands beside the paper's.")
 else:

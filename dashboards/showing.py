@@ -44,7 +44,7 @@ def _spread(measured: dict[str, Any] | None, digits: int) -> str:
     if measured["low"] is None:
         return f"{measured['mean']:.{digits}f}"
     if measured["low"] == measured["high"]:
-        return f"{measured['mean']:g}"
+        return f"{round(measured['mean'], digits):.15g}"
     return f"{measured['mean']:.{digits}f} ± {(measured['high'] - measured['low']) / 2:.{digits}f}"
 
 
@@ -56,7 +56,7 @@ def plain(text: object) -> str:
 def _table(lines: Sequence[dict[str, Any]]) -> None:
     shown = [
         {
-            name: f"{value:,}" if isinstance(value, int | float) else plain("–" if value is None else value)
+            name: f"{value:,.0f}" if isinstance(value, int | float) else plain("–" if value is None else value)
             for name, value in line.items()
         }
         for line in lines

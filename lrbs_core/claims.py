@@ -56,8 +56,8 @@ class Claim:
     def expected(self) -> str:
         """The claim's right-hand side as text."""
         if self.relation == "below":
-            return f"< {self.value:g}"
-        return f"{self.value:g}" + (f" ± {self.tolerance:g}" if self.tolerance else "")
+            return f"< {self.value:.15g}"
+        return f"{self.value:.15g}" + (f" ± {self.tolerance:.15g}" if self.tolerance else "")
 
     @property
     def subject(self) -> str:

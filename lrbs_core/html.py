@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import math
 import platform
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -54,13 +53,13 @@ def _encoded(svg: str) -> str:
 def _charts(specs: Sequence[RunSpec], pairs: Sequence[tuple[RunSpec, RunRecord]]) -> Iterator[tuple[str, Any]]:
     """Captions and charts, of what there is to draw."""
     labels = [spec.label for spec in specs]
-    accuracy = figures.accuracy_numbers(pairs)
+    accuracy, seconds = figures.accuracy_numbers(pairs), figures.seconds_numbers(pairs, "test_accuracy")
     yield (
         "Learning rate, batch size, momentum and noise scale by epoch, as planned.",
         figures.settings_chart(figures.settings_numbers(specs), labels),
     )
     yield (
-        "Test accuracy against epochs and updates: mean and 95 % band over seeds.",
+        "Test accuracy against epochs and updates: mean and 95 % band over the seeds that got there.",
         figures.accuracy_chart(accuracy, labels),
     )
     yield (
@@ -68,22 +67,25 @@ def _charts(specs: Sequence[RunSpec], pairs: Sequence[tuple[RunSpec, RunRecord]]
         figures.metric_chart(figures.metric_numbers(pairs, "train_loss"), "train_loss", labels),
     )
     yield (
-        "Test accuracy against training time, as far as all seeds of a policy go.",
-        figures.metric_chart(figures.seconds_numbers(pairs, "test_accuracy"), "test_accuracy", labels),
+        "Test accuracy against training time, as far as all seeds of a policy go." + figures.left_out(pairs, seconds),
+        figures.metric_chart(seconds, "test_accuracy", labels),
     )
     if any(record.status == "finished" for _, record in pairs):
         yield (
             "What the updates buy: final test accuracy, mean and 95 % interval, against updates.",
             figures.trade_chart(figures.trade_numbers(pairs), labels),
         )
-    cycles = figures.cycles_numbers(specs)
+    cycles = figures.cycles_numbers(spec for spec, record in pairs if record.rows)
     if not cycles.empty:
         yield "Test accuracy of cyclical policies; dashed: cycle ends.", figures.cycles_chart(accuracy, cycles, labels)
-    if any(not math.isnan(row.get("gradient_noise_scale", math.nan)) for _, record in pairs for row in record.rows):
-        yield (
-            "Predicted noise scale, and gradient noise scale as measured with its standard error.",
-            figures.noise_chart(figures.noise_numbers(pairs), labels),
-        )
+    try:
+        noise = figures.noise_numbers(pairs)
+    except ValueError:
+        return  # it was not measured
+    yield (
+        "Predicted noise scale, and gradient noise scale as measured with its standard error.",
+        figures.noise_chart(noise, labels),
+    )
 
 
 def _settings(specs: Sequence[RunSpec]) -> list[tuple[str, str]]:
@@ -108,10 +110,11 @@ def findings(document: dict[str, Any]) -> list[str]:
     if not measured:
         return ["No run has finished yet."]
     best = max(measured, key=lambda policy: policy["test_accuracy"]["mean"])
-    accuracy = best["test_accuracy"]
+    accuracy, diverged = best["test_accuracy"], best["not_finished"].get("diverged")
     sentences = [
         f"Highest mean test accuracy: {best['label']}, {accuracy['mean']:.2f} % over {accuracy['n']} run(s) "
-        f"in {best['updates']:,} updates."
+        + (f"({diverged} more diverged) " if diverged else "")
+        + f"in {best['updates']:,} updates."
     ]
     updates = {policy["label"]: policy["updates"] for policy in document["policies"]}
     baseline = document["baseline"]

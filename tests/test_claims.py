@@ -55,6 +55,8 @@ def test_the_verdict(claim, measured, expected):
         (FEWER, "updates of increased momentum", "< 2500"),
         (Claim("5.1", "b", "test_accuracy", 0, 0.5, versus="a"), "test accuracy of b less a", "0 ± 0.5"),
         (Claim("5.1", "original", "updates", 78_200), "updates of original", "78200"),
+        (Claim("5.1", "a", "updates", 1_234_567, 1_000_001), "updates of a", "1234567 ± 1000001"),
+        (Claim("5.1", "a", "updates", 1_234_567, relation="below"), "updates of a", "< 1234567"),
     ],
 )  # fmt: skip
 def test_a_claim_reads_as_text(claim, subject, expected):

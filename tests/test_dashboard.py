@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ from scipy import stats
 from streamlit.testing.v1 import AppTest
 
 import dashboards
-from lrbs_core import Policy, Steps, make_plan, store, tracking
+from lrbs_core import Policy, Steps, make_plan, store, sweeping, tracking
 from lrbs_core.journal import RunFolder
 
 PAGES = Path(dashboards.__file__).parent
@@ -134,7 +135,7 @@ def test_compare_answers_what_is_asked(client, tmp_path):
     assert not shown.exception
     _, differences, targets = tables(shown)
     assert differences[["policy", "verdict"]].values.tolist() == [["decaying", "equivalent"]]
-    assert targets["reached"].tolist() == ["2 of 3", "2 of 3"]
+    assert targets[["updates to 81 %", "reached"]].values.tolist() == [["270", "2 of 3"], ["270", "2 of 3"]]
     chart = json.loads(shown.get("vega_lite_chart")[0].proto.spec)
     assert {layer["encoding"]["x"]["field"] for layer in chart["layer"]} == {"train_seconds"}
 
@@ -151,11 +152,11 @@ def test_sweeps_side_by_side_keep_their_names_and_a_run_of_both_counts_once(clie
 
 def test_runs_of_other_settings_are_apart(client, tmp_path):
     made_sweep(client, tmp_path)
-    made_sweep(client, tmp_path, "made", {"decaying": [10.0] * 3}, epochs=2.0, overrides=(("scale", "0.5"),))
+    made_sweep(client, tmp_path, "made", {"decaying": [97.2222] * 3}, epochs=2.0, overrides=(("scale", "0.5"),))
     shown = page("compare")
     (settings,) = (box for box in shown.selectbox if box.label.startswith("Settings"))
     settings.select("scale=0.5").run()
-    assert tables(shown)[0]["test accuracy (%)"].tolist() == ["10"]
+    assert tables(shown)[0]["test accuracy (%)"].tolist() == [r"97\.22"]
 
 
 def test_a_policy_changed_under_its_label_is_told_apart(client, tmp_path):
@@ -186,6 +187,22 @@ def test_paper_puts_claims_beside_what_was_measured(client, tmp_path):
     assert policies["updates"].tolist() == ["270", "170"]  # 1437 digits: 90 + 45 + 12 + 23 with B 64 from 1.5 epochs on
 
 
+def test_paper_has_the_policies_in_the_order_of_the_file_whichever_began_first(client, tmp_path):
+    path = write_sweep(tmp_path / "sweeps" / "tiny.py")
+    for spec in reversed(sweeping.load(path).runs):
+        deliver(client, made_run(tmp_path, spec, [made_row(1)], sweep="tiny"))
+    assert tables(page("paper"))[1]["policy"].tolist() == ["decaying", "growing"]
+
+
+def test_compare_names_whose_seeds_share_no_time(client, tmp_path):
+    specs = [made_spec(seed=0), made_spec(seed=1)]
+    rows = [[made_row(n) | {"train_seconds": n + 10.0 * spec.seed} for n in (1, 2)] for spec in specs]
+    deliver(client, *map(partial(made_run, tmp_path), specs, rows))
+    shown = page("compare")
+    next(box for box in shown.selectbox if box.label == "x-axis").select("train_seconds").run()
+    assert "do not overlap" in shown.caption[0].value
+
+
 def test_plan_draws_what_its_python_makes(client):
     shown = page("plan")
     sliders = {slider.label: slider for slider in shown.slider}
@@ -208,18 +225,10 @@ def test_plan_draws_what_its_python_makes(client):
 @pytest.mark.parametrize(
     "curve",
     [
-        "Constant",
-        "Cosine",
-        "Linear",
-        "Polynomial",
-        "Exponential",
-        "Triangular",
-        "Triangular2",
-        "ExpRange",
-        "Welch",
+        "Constant", "Cosine", "Linear", "Polynomial", "Exponential", "Triangular", "Triangular2", "ExpRange", "Welch",
         "Hann",
     ],
-)
+)  # fmt: skip
 def test_every_curve_can_be_planned(client, curve):
     shown = page("plan")
     next(box for box in shown.selectbox if box.label == "Learning rate").select(curve).run()

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from made import made_row, made_spec
 
-from lrbs_core import Policy, Steps, figures, one_cycle
-from lrbs_core.schedules import Constant, Cosine, ExpRange, Linear, Piecewise, Stages, Triangular, Triangular2, Warmup
+from lrbs_core import Policy, Steps, figures
+from lrbs_core.schedules import Polynomial, Triangular
 from lrbs_core.store import Record
 
 
@@ -42,9 +42,12 @@ def test_settings_are_the_policys_at_every_epoch_and_jump_where_it_jumps(specs):
     assert edge["batch_size"].tolist() == [16, 80]
 
 
-def test_settings_go_to_the_very_end():
-    spec = dataclasses.replace(made_spec(), policy=Policy(Linear(0.3, 0.0, epochs=3), 16, 0.9))
-    assert figures.settings_numbers([spec])["lr"].iloc[-1] == pytest.approx(0, abs=1e-9)
+@pytest.mark.parametrize("points", [1, 400])
+def test_settings_go_to_the_end_but_no_lower_than_an_update(points):
+    spec = dataclasses.replace(made_spec(epochs=30), policy=Policy(Polynomial(8, 0.0, epochs=30, power=2), 16, 0.9))
+    numbers = figures.settings_numbers([spec], points)
+    assert numbers["epoch"].iloc[-1] >= 0.99 * 30
+    assert min(update.setting.lr for update in spec.walk()) < numbers["lr"].min() < 1e-3
 
 
 @pytest.mark.parametrize("metric", ["test_accuracy", "train_loss", "test_loss"])
@@ -62,6 +65,19 @@ def test_a_metric_is_mean_and_interval_over_seeds_by_row(metric):
     assert (numbers["high"] - numbers["mean"]).tolist() == pytest.approx([4.302653 / 3**0.5] * 4, rel=1e-6)
     if metric == "test_accuracy":
         pd.testing.assert_frame_equal(figures.accuracy_numbers(pairs), numbers)
+
+
+def test_a_run_that_diverges_between_two_rows_of_the_others_is_in_no_mean_with_them():
+    noise = {"gradient_noise_scale": 50.0, "gradient_noise_scale_error": 5.0}
+    rows = [made_row(n, 90.0 + n) | noise for n in (1, 2, 3)]
+    fallen = [*rows[:2], rows[2] | {"epoch": 2.1, "updates": 2.1, "test_accuracy": 10.0}]
+    pairs = [pair("a", 0, fallen, "diverged"), pair("a", 1, rows), pair("fallen", 0, fallen, "diverged")]
+    numbers = figures.accuracy_numbers(pairs)
+    assert numbers[["policy", "epoch", "mean", "n"]].values.tolist() == [
+        ["a", 1.0, 91.0, 2], ["a", 2.0, 92.0, 2], ["a", 3.0, 93.0, 1],
+        ["fallen", 1.0, 91.0, 1], ["fallen", 2.0, 92.0, 1], ["fallen", 2.1, 10.0, 1],
+    ]  # fmt: skip
+    assert figures.noise_numbers(pairs)[["epoch", "n"]].values.tolist()[:3] == [[1, 2], [2, 2], [3, 1]]
 
 
 def timed(label, seed, points):
@@ -88,8 +104,12 @@ def test_seconds_of_one_seed_are_its_rows_without_a_band_and_no_curve_goes_beyon
     alone = figures.seconds_numbers([timed("a", 0, points)], "test_accuracy")
     assert alone[["train_seconds", "mean"]].values.tolist() == [list(point) for point in points]
     assert alone["low"].isna().all()
-    apart = figures.seconds_numbers([timed("a", 0, points), timed("a", 1, [(7.0, 1.0), (9.0, 2.0)])], "test_accuracy")
-    assert apart.empty
+    apart = [timed("a", 0, points), timed("a", 1, [(7.0, 1.0), (9.0, 2.0)])]
+    assert figures.seconds_numbers(apart, "test_accuracy").empty
+    pairs = [*apart, timed("b", 0, points), timed("none yet", 0, [])]
+    told = figures.left_out(pairs, figures.seconds_numbers(pairs, "test_accuracy"))
+    assert told == " Left out, as the times of the seeds do not overlap: a."
+    assert figures.left_out(pairs[2:], figures.seconds_numbers(pairs, "test_accuracy")) == ""
 
 
 def noisy(label, seed, measured, noise_scale=50.0):
@@ -137,37 +157,6 @@ def test_the_trade_is_of_the_last_row_of_finished_runs():
     assert numbers["low"].tolist() == pytest.approx([91 - 4.302653 / 3**0.5, math.nan], nan_ok=True, rel=1e-6)
     with pytest.raises(ValueError, match=r"^a figure of final accuracies needs a finished run"):
         figures.trade_numbers([run("a", 0, 1.0, 1, "running")])
-
-
-TURNS = {
-    "whole cycles": (Triangular(0.1, 1, stepsize=2), 12, [4, 8, 12]),
-    "stopped within a cycle": (Triangular(0.1, 1, stepsize=2), 11.9, [4, 8]),
-    "stopped at a top": (Triangular(0.1, 1, stepsize=2), 10, [4, 8]),
-    "halving": (Triangular2(0.1, 1, stepsize=0.1), 0.6, [0.2, 0.4, 0.6]),
-    "from zero": (Triangular(0, 1, stepsize=1), 4, [2, 4]),
-    "fading": (ExpRange(0.1, 1, stepsize=1, gamma=0.9, shrink="both"), 5, [2, 4]),
-    "ever smaller cycles": (
-        Stages(
-            ((6.4, Triangular(1e-3, 5e-3, 0.8)), (2.4, Triangular(1e-4, 5e-4, 0.4)), (1.2, Triangular(1e-5, 5e-5, 0.2)))
-        ),
-        10,
-        [1.6, 3.2, 4.8, 6.4, 7.2, 8.0, 8.8, 9.2, 9.6, 10],
-    ),
-    "warm restarts": (Stages(((2, Cosine(1, 0, epochs=2)), (3, Cosine(1, 0, epochs=3)))), 5, [2]),
-    "square waves": (Piecewise((1, 0.1, 1, 0.1), at=(1, 2, 3)), 4, [2]),
-    "constant": (Constant(0.1), 5, []),
-    "steps": (Steps(0.1, at=(1, 2), factor=0.1), 3, []),
-    "warm-up": (Warmup(0.01, epochs=1, then=Steps(0.1, at=(2,), factor=0.1)), 3, []),
-    "a line": (Linear(1, 0, epochs=3), 3, []),
-    "one cycle": (one_cycle(0.1, 3, 1, 3, 0.01, 16, (0.95, 0.85)).lr, 3, []),
-    "a flat triangle": (Triangular(0.1, 0.1, stepsize=1), 4, []),
-}
-
-
-@pytest.mark.parametrize("case", TURNS)
-def test_a_cycle_ends_where_the_lr_turns_from_falling_to_rising(case):
-    lr, epochs, expected = TURNS[case]
-    assert figures.cycle_ends(lr, epochs) == expected
 
 
 def test_cycles_are_counted_for_cyclical_policies_alone_once_for_all_seeds(specs):

@@ -168,6 +168,14 @@ def test_cycles_without_rows_have_no_panel_and_none_at_all_no_figure():
         figures.cycles_chart(figures.accuracy_numbers(made_pairs("c")), cycles)
 
 
+def test_each_tick_of_a_log_axis_is_a_number_one_reads():
+    numbers = pd.DataFrame(
+        {"policy": "a", "epoch": range(9), "noise_scale": [10.0 ** (power - 4) for power in range(9)]}
+    )
+    drawn = texts(figures.svg(figures.settings_chart(numbers.assign(lr=0.1, batch_size=16, momentum=0.9))))
+    assert {"10k", "100", "1", "0.01", "0.0001"} <= set(drawn)
+
+
 @pytest.mark.parametrize("value", [0.9, 0.0])
 def test_a_constant_is_read_off_its_axis_as_it_is(value):
     spec = dataclasses.replace(made_spec(), policy=Policy(0.1, 16, value))

@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from jinja2 import Environment, PackageLoader
 from made import made_row, made_spec
 
 from lrbs_core import Claim, Policy, Triangular
@@ -79,6 +80,24 @@ def test_no_label_is_taken_for_markup():
     assert "Table <1>" in Page(text).text
 
 
+def test_cycles_that_have_not_begun_have_no_figure_and_seeds_apart_in_time_are_named():
+    sweep, pairs = made()
+    begun = [pair for pair in pairs if pair[0].label == "constant"]
+    pages = [html(sweep, some, overview(sweep, some), commit="") for some in (begun, pairs)]
+    assert [len(Page(page).images) for page in pages] == [5, 6]
+    spec, record = begun[0]
+    begun[0] = (spec, record._replace(rows=[row | {"train_seconds": row["row"] * 100} for row in record.rows]))
+    page = Page(html(sweep, begun, overview(sweep, begun), commit=""))
+    assert "Left out, as the times of the seeds do not overlap: constant." in page.text
+
+
+def test_what_is_the_same_in_all_runs_is_shown_to_the_digits_of_its_column():
+    environment = Environment(loader=PackageLoader("lrbs_core"))
+    shown = environment.from_string("{% from 'interval.html' import interval %}{{ interval(value, digits) }}")
+    for mean, digits, text in ((1_234_567.0, 0, "1234567"), (97.2222, 2, "97.22"), (81.0, 2, "81")):
+        assert shown.render(value={"mean": mean, "low": mean, "high": mean}, digits=digits) == text
+
+
 def test_a_measured_noise_scale_has_its_figure_and_overrides_their_notice():
     sweep, pairs = made(gradient_noise_scale=50.0, gradient_noise_scale_error=5.0)
     small = override(sweep, scale=0.5)
@@ -95,7 +114,7 @@ def policy(label, accuracy, **difference):
     told = {"n": 3, "low": -1.0, "high": 1.0, "more_seeds": 0} | difference
     return {
         "label": label, "updates": 50 if difference else 100, "test_accuracy": {"mean": accuracy, "n": 3},
-        "difference": told if difference else None,
+        "difference": told if difference else None, "not_finished": {},
     }  # fmt: skip
 
 
@@ -116,6 +135,12 @@ def test_each_verdict_is_a_sentence(difference, told):
     first, second = findings(document)
     assert first == "Highest mean test accuracy: b, 90.20 % over 3 run(s) in 50 updates."
     assert second.startswith(told)
+
+
+def test_of_the_best_it_is_said_how_many_diverged():
+    best = policy("a", 90.0) | {"not_finished": {"diverged": 2, "running": 1}}
+    (sentence,) = findings({"baseline": "a", "margin": 0.0, "policies": [best]})
+    assert sentence == "Highest mean test accuracy: a, 90.00 % over 3 run(s) (2 more diverged) in 100 updates."
 
 
 def test_nothing_finished_is_said():

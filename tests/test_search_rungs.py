@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from made import made_row, made_run, made_spec
 
-from lrbs_core import Constant, Policy, Steps, Triangular
+from lrbs_core import Constant, Cosine, Policy, Steps, Triangular
 from lrbs_core.journal import Journal, Reader, RunFolder
 from lrbs_core.search_record import Asked, SearchRecord
 from lrbs_core.search_rungs import Rungs, judged_at, rungs_of
@@ -25,6 +25,7 @@ def test_rungs_are_a_ninth_and_a_third_of_the_examples_whatever_the_batch_size()
     assert rungs_of([spec_of(epochs=9), spec_of(epochs=18, batch_size=512)]) == (N, 3 * N)
 
 
+RISING = dataclasses.replace(made_spec(epochs=8), policy=Policy(Cosine(0.1, 0.0, 10), 8, 0.9).grow_batch())
 CASES = {
     "constant lr": (spec_of(), 2.5, 2.5),
     "a large batch": (spec_of(batch_size=512), 2.5, 2.5),
@@ -32,6 +33,8 @@ CASES = {
     "mid-cycle": (spec_of(Triangular(0.01, 0.1, stepsize=1)), 2.5, 4.0),
     "at a cycle's end": (spec_of(Triangular(0.01, 0.1, stepsize=1)), 4.0, 4.0),
     "its twin of cycling batch size": (spec_of(0.1, Triangular(16, 160, stepsize=1)), 2.5, 3.0),
+    "a decay within a rise": (spec_of(Triangular(0.01, 0.1, 2), Steps(16, at=(9,), factor=4), 16), 8.5, 12.0),
+    "a schedule of no sense past the end": (RISING, 2.5, 2.5),
     "a cycle that ends with the run": (spec_of(Triangular(0.01, 0.1, stepsize=4.5)), 2.5, None),
     "a run that is shorter": (spec_of(epochs=2), 2.5, None),
 }

@@ -7,11 +7,12 @@ sweep, also in those that lack another one; without it the policies that are dra
 from lrbs_core.figures.curves import (
     accuracy_chart,
     accuracy_numbers,
+    left_out,
     metric_chart,
     metric_numbers,
     seconds_numbers,
 )
-from lrbs_core.figures.cycles import cycle_ends, cycles_chart, cycles_numbers
+from lrbs_core.figures.cycles import cycles_chart, cycles_numbers
 from lrbs_core.figures.drawing import COLOURS, DASHES, require_format, save, svg
 from lrbs_core.figures.front import front_chart, front_numbers
 from lrbs_core.figures.heat import heat_chart, heat_numbers
@@ -21,8 +22,8 @@ from lrbs_core.figures.settings import settings_chart, settings_numbers
 from lrbs_core.figures.trade import trade_chart, trade_numbers
 
 __all__ = [
-    "COLOURS", "DASHES", "accuracy_chart", "accuracy_numbers", "cycle_ends", "cycles_chart", "cycles_numbers",
-    "front_chart", "front_numbers", "heat_chart", "heat_numbers", "metric_chart", "metric_numbers", "noise_chart",
+    "COLOURS", "DASHES", "accuracy_chart", "accuracy_numbers", "cycles_chart", "cycles_numbers", "front_chart",
+    "front_numbers", "heat_chart", "heat_numbers", "left_out", "metric_chart", "metric_numbers", "noise_chart",
     "noise_numbers", "range_chart", "range_numbers", "require_format", "save", "seconds_numbers", "settings_chart",
     "settings_numbers", "svg", "trade_chart", "trade_numbers",
 ]  # fmt: skip

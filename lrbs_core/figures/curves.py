@@ -9,29 +9,35 @@ import numpy as np
 import pandas as pd
 
 from lrbs_core.figures.drawing import Look, Panel, axes, positive
-from lrbs_core.journal import Row
 from lrbs_core.results import RunRecord, curves
 from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import mean_interval
 
-__all__ = ["accuracy_chart", "accuracy_numbers", "metric_chart", "metric_numbers", "seconds_numbers"]
+__all__ = [
+    "accuracy_chart", "accuracy_numbers", "left_out", "level", "metric_chart", "metric_numbers", "seconds_numbers",
+]  # fmt: skip
+
+
+def level(pairs: Sequence[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
+    """`results.curves` where a policy's rows of one number are of one epoch, so that a mean over seeds means something.
+
+    A run that diverges between two evaluations has its last row early, which is left out if another seed went on.
+    """
+    table = curves(pairs)
+    return table[table["updates"] == table.groupby(["policy", "row"])["updates"].transform("max")]
 
 
 def metric_numbers(pairs: Sequence[tuple[RunSpec, RunRecord]], metric: str) -> pd.DataFrame:
-    """A metric by policy and row: mean over seeds and 95 % interval, with the epoch and updates of the row."""
-    places: dict[tuple[str, float], Row] = {}
-    values: dict[tuple[str, float], list[float]] = {}
-    for spec, record in pairs:
-        for row in record.rows:
-            place = (spec.label, row["row"])
-            places.setdefault(place, row)
-            values.setdefault(place, []).append(row[metric])
+    """A metric by policy and row: mean over the seeds that got there and 95 % interval, with the row's epoch, updates.
+
+    A run that diverged between two rows of the others counts up to the row before (`level`).
+    """
+    place = ["policy", "row", "epoch", "updates"]
     lines = [
-        {"policy": policy, **{name: places[policy, number][name] for name in ("row", "epoch", "updates")}}
-        | mean_interval(values[policy, number])._asdict()
-        for policy, number in places
+        dict(zip(place, at, strict=True)) | mean_interval(values.tolist())._asdict()
+        for at, values in level(pairs).groupby(place, sort=False)[metric]
     ]
-    return pd.DataFrame(lines, columns=["policy", "row", "epoch", "updates", "mean", "low", "high", "n"])
+    return pd.DataFrame(lines, columns=[*place, "mean", "low", "high", "n"])
 
 
 def seconds_numbers(pairs: Sequence[tuple[RunSpec, RunRecord]], metric: str) -> pd.DataFrame:
@@ -39,7 +45,8 @@ def seconds_numbers(pairs: Sequence[tuple[RunSpec, RunRecord]], metric: str) -> 
 
     No two seeds have rows at the same second. Each seed's curve is taken as straight lines between its rows, at the
     times of all rows of all seeds of the policy from the latest first row to the earliest last row: in between the mean
-    is a straight line then too. No curve goes on beyond its rows, so that one slow or short run shortens the policy's.
+    is a straight line then too. No curve goes on beyond its rows, so that one slow or short run shortens the policy's,
+    down to nothing (`left_out`).
     """
     lines = []
     for policy, table in curves(pairs).groupby("policy", sort=False):
@@ -52,6 +59,13 @@ def seconds_numbers(pairs: Sequence[tuple[RunSpec, RunRecord]], metric: str) -> 
                 measured = mean_interval([float(np.interp(time, *seed)) for seed in seeds])
                 lines.append({"policy": policy, "train_seconds": float(time), **measured._asdict()})
     return pd.DataFrame(lines, columns=["policy", "train_seconds", "mean", "low", "high", "n"])
+
+
+def left_out(pairs: Sequence[tuple[RunSpec, RunRecord]], numbers: pd.DataFrame) -> str:
+    """A sentence for the caption that names the policies with rows of which these `numbers` have none; else empty."""
+    drawn = set(numbers["policy"])
+    labels = dict.fromkeys(spec.label for spec, record in pairs if record.rows and spec.label not in drawn)
+    return f" Left out, as the times of the seeds do not overlap: {', '.join(labels)}." if labels else ""
 
 
 def metric_chart(numbers: pd.DataFrame, metric: str, policies: Sequence[str] | None = None) -> alt.ConcatChart:

@@ -11,7 +11,7 @@ from lrbs_core.figures.drawing import COLOURS, HEIGHT, WIDTH, Look, axes, beside
 from lrbs_core.schedules import cycle_ends
 from lrbs_core.specs import RunSpec
 
-__all__ = ["cycle_ends", "cycles_chart", "cycles_numbers"]
+__all__ = ["cycles_chart", "cycles_numbers"]
 
 
 def cycles_numbers(specs: Iterable[RunSpec]) -> pd.DataFrame:

@@ -114,8 +114,8 @@ def axes(name: str, values: Iterable[float], log: bool) -> dict[str, Any]:
     if log and any(value > 0 for value in present):
         scale, ticks = log_scale(present)
         # "~s" writes 20000 as 20k, but 0.001 as 1m.
-        axis = alt.Axis(values=ticks, format="~s" if max(ticks) >= 1000 else "~g")
-        return {"title": title, "scale": scale, "axis": axis}
+        labels = "format(datum.value, datum.value >= 1000 ? '~s' : '~g')"
+        return {"title": title, "scale": scale, "axis": alt.Axis(values=ticks, labelExpr=labels)}
     low, high = min(present, default=0.0), max(present, default=0.0)
     margin = 0.04 * (high - low) or 0.1 * abs(high) or 1.0
     domain = [low - margin, high + margin] if present else alt.Undefined

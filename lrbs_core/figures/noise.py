@@ -8,20 +8,21 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from lrbs_core.figures.curves import level
 from lrbs_core.figures.drawing import Look, axes, beside, positive
-from lrbs_core.results import RunRecord, curves
+from lrbs_core.results import RunRecord
 from lrbs_core.specs import RunSpec
 
 __all__ = ["noise_chart", "noise_numbers"]
 
 
 def noise_numbers(pairs: Sequence[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
-    """The two noise scales by policy and row; of the measured one the mean over the n seeds that could tell it.
+    """The two noise scales by policy and row (`level`); of the measured one the mean over n seeds that could tell it.
 
     `low` and `high` are the mean -+ its standard error, sqrt(sum e^2)/n of the seeds' own errors e; NaN where n = 0.
     Raises ValueError where no row tells a gradient noise scale.
     """
-    table = curves(pairs)
+    table = level(pairs)
     if not table["gradient_noise_scale"].notna().any():
         raise ValueError(
             "a figure of noise needs a measured gradient noise scale, but got none: run with --measure-noise"

@@ -14,16 +14,20 @@ from lrbs_core.specs import RunSpec
 __all__ = ["settings_chart", "settings_numbers"]
 
 LOG = ("lr", "batch_size", "noise_scale")
+# Of a run's epochs: in the rest, about a pixel, a polynomial would fall to 0 by more decades than in all before.
+SHOWN = 0.9975
 
 
 def settings_numbers(specs: Iterable[RunSpec], points: int = 400) -> pd.DataFrame:
-    """lr, batch size, momentum and noise scale of each policy by epoch, both sides of every jump included."""
+    """lr, batch size, momentum and noise scale of each policy by epoch, both sides of every jump included.
+
+    They end 1/400 before the run does: what a schedule falls to at the very end, no update has.
+    """
     lines = []
     for spec in {spec.label: spec for spec in specs}.values():
-        edges = (*spec.policy.edges(spec.epochs), spec.epochs)
-        grid = {spec.epochs * i / points for i in range(points)}
-        sides = {side for edge in edges for side in (edge, edge * (1 - 1e-9)) if side < spec.epochs}
-        for epoch in sorted(grid | sides):
+        grid = (spec.epochs * i / points for i in range(points))
+        edges = [edge for edge in spec.policy.edges(spec.epochs) if edge < spec.epochs * (1 - 1e-9)]
+        for epoch in sorted({*grid, *edges, *(edge * (1 - 1e-9) for edge in edges), spec.epochs * SHOWN}):
             setting = spec.policy(epoch)
             scale = noise_scale(*setting, spec.examples)
             lines.append({"policy": spec.label, "epoch": epoch, **setting._asdict(), "noise_scale": scale})

@@ -40,9 +40,8 @@ class Triangular(Schedule):
         return self.low + (self.high - self.low) * self._rise(epoch)
 
     def edges(self, end: float) -> tuple[float, ...]:
-        require(
-            end <= MOST_RISES * self.stepsize, f"at most {MOST_RISES:,} stepsizes", stepsize=self.stepsize, epochs=end
-        )
+        rule = f"at most {MOST_RISES:,} stepsizes"
+        require(end / self.stepsize < MOST_RISES + 1, rule, stepsize=self.stepsize, epochs=end)
         return up_to((k * self.stepsize for k in range(1, math.floor(end / self.stepsize) + 2)), end)
 
 
@@ -123,21 +122,28 @@ def cycle_ends(lr: Schedule, epochs: float) -> list[float]:
     """The edges in (0, epochs] where lr turns from falling to rising, whatever the schedule; none of one that does not.
 
     Between its edges a schedule is monotone, so that its values on both sides of each edge tell all turns. Past a flat
-    valley the turn is where the rise begins; at the end, what the schedule would do next counts.
+    valley the turn is where the rise begins; a drop within a rise, as of a decay, is none. At the end, what the
+    schedule would do next counts, if it can tell.
 
     >>> from lrbs_core.schedules import Steps
     >>> cycle_ends(Triangular(0.001, 0.006, stepsize=2), epochs=8), cycle_ends(Steps(0.1, at=(3, 6), factor=0.1), 8)
     ([4.0, 8.0], [])
     """
-    sides = [(0.0, lr(0.0))]
-    for edge in lr.edges(2 * epochs):
-        sides += [(edge, lr(math.nextafter(edge, 0.0))), (edge, lr(edge))]
-    sides.append((2 * epochs, lr(2 * epochs)))
-    ends, falling = [], False
-    for (epoch, before), (_, after) in itertools.pairwise((epoch, tidy(value)) for epoch, value in sides):
-        # An edge may be a rounding error past the end that it stands for.
-        if after > before and falling and tidy(epoch) <= epochs:
-            ends.append(tidy(epoch))
-        if after != before:
-            falling = after < before
+    # An edge may be a rounding error past the end that it stands for.
+    edges = (0.0, *lr.edges(epochs * (1 + 1e-9)))
+    if len(edges) == 1:
+        return []
+    beyond = max(epochs, edges[-1] + (edges[-1] - edges[-2]) / 1000)
+    ends, falling, rising, before = [], False, False, tidy(lr(0.0))
+    for start, stop in itertools.pairwise((*edges, beyond)):
+        try:
+            first, last = tidy(lr(start)), tidy(lr(math.nextafter(stop, 0.0)))
+        except ValueError:
+            break  # past the end of the run a policy need not go on
+        falling |= first < before and not rising
+        if falling and (first > before or last > first):
+            ends.append(tidy(start))
+            falling = False
+        rising = last > first
+        falling, before = last < first or (falling and not rising), last
     return ends

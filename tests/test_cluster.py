@@ -20,6 +20,11 @@ from lrbs_core.specs import Machine
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 EPOCHS = 8
+# Has Ray miss a node that is killed after seconds.
+MISSED_SOON = {
+    "RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "500",
+    "RAY_health_check_failure_threshold": "4",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +105,9 @@ def at_rows(rows: int, folder: Path) -> Iterator[tuple[subprocess.Popen[str], li
     """The command in a process of its own, once the journals hold so many rows; and its arguments."""
     arguments = ["run", write_sweep(folder / "tiny.py", EPOCHS, seeds=1), "--checkpoint-seconds", 0.2]
     process = subprocess.Popen(
-        command(*arguments), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        command(*arguments), cwd=folder, env=os.environ | MISSED_SOON,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     with process:
         try:
             wait_until(lambda: sum(map(len, journal_rows(folder).values())) >= rows)

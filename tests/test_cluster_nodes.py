@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from made import checkpoint_bits, command, journal_rows, lrbs, unclocked, write_sweep
 from servers import Server, free_port, wait_until
-from test_cluster import check
+from test_cluster import MISSED_SOON, check
 
 from lrbs_core import sweeping
 from lrbs_core.journal import RunFolder
@@ -31,12 +31,10 @@ RAY = ("-c", "from ray._private import services; services.resolve_ip_for_localho
              "from ray.scripts.scripts import main; main()")  # fmt: skip
 UNSHARE = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" "$1" && shift && exec "$@"']
 CAN_UNSHARE = os.geteuid() == 0 and subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
-# `lrbs_core.cluster`, where a test has imported it, keeps a Ray from being joined. One that is killed is missed soon. A
-# sweep's own `python` is that of the tests.
+# `lrbs_core.cluster`, where a test has imported it, keeps a Ray from being joined. A sweep's `python` is that of tests.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"} | {
+    **MISSED_SOON,
     "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "500",
-    "RAY_health_check_failure_threshold": "4",
     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
 }  # fmt: skip
 

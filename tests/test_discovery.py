@@ -231,7 +231,7 @@ def test_the_figure_has_every_member_and_the_best_above_them(tmp_path):
     assert set(numbers["policy"]) == {spec.label for spec in specs}
     drawn = numbers[numbers["policy"] == best.label]
     assert [best.policy(epoch)[::2] for epoch in drawn["epoch"]] == [*zip(drawn["lr"], drawn["momentum"], strict=True)]
-    assert drawn["epoch"].max() == pytest.approx(best.epochs)
+    assert 0.99 * best.epochs < drawn["epoch"].max() < best.epochs
     for panel, name in zip(lineage_chart(numbers, best.label).to_dict()["concat"], ("lr", "momentum"), strict=True):
         grey, blue = panel["layer"]
         assert {layer["encoding"]["y"]["field"] for layer in panel["layer"]} == {name}

@@ -28,7 +28,7 @@ os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 from ray.util.metrics import Counter, Gauge
 
@@ -138,18 +138,22 @@ def fit(first: RunFolder, params: dict[str, Any], tune_config: tune.TuneConfig, 
 
 
 class _Telling(tune.Callback):  # type: ignore[misc]
-    """Says in a line that a run's worker or node died, and what becomes of the run."""
+    """Says in a line why a run was lost, mostly as its worker or node died, and what becomes of it."""
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        log.warning("%s: its worker or node died; it goes on from its checkpoint", _name_of(trial))
+        log.warning("%s; it goes on from its checkpoint", _loss_of(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        log.warning("%s: its worker or node died %d times; it is left", _name_of(trial), RESTARTS + 1)
+        log.warning("%s; it is left, as it is not started again more than %d times", _loss_of(trial), RESTARTS)
 
 
-def _name_of(trial: Trial) -> str:
+def _loss_of(trial: Trial) -> str:
+    """The run, and the first line of what Ray says, or of the error that its worker met before it could begin."""
     spec = RunFolder(Path(trial.config["folder"])).spec
-    return f"{spec.label} seed={spec.seed}"
+    # What this process wrote just now; Tune's own reader looks where it is only copied later.
+    error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes()) if trial.pickled_error_file else "unknown"
+    reason = str(getattr(error, "cause", error)).partition("\n")[0]
+    return f"{spec.label} seed={spec.seed}: lost its worker ({reason})"
 
 
 class _Ending(tune.Stopper):  # type: ignore[misc]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -14,8 +15,8 @@ from made import command, journal_rows, kill_at_row, lrbs, made_spec, unclocked,
 from mlflow import MlflowClient
 from servers import wait_until
 
-from lrbs_core.cluster import run_on_ray
-from lrbs_core.journal import METRICS
+from lrbs_core.cluster import _Telling, run_on_ray
+from lrbs_core.journal import METRICS, RunFolder
 from lrbs_core.specs import Machine
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
@@ -76,7 +77,8 @@ def test_a_killed_worker_is_started_again(undisturbed, tmp_path):
         shown, complaints = process.communicate(timeout=200)
     assert killed
     assert process.returncode == 0, complaints
-    assert complaints.count(" seed=0: its worker or node died; it goes on from its checkpoint\n") == len(killed)
+    assert complaints.count(" seed=0: lost its worker (The actor died unexpectedly") == len(killed)
+    assert complaints.count("; it goes on from its checkpoint\n") == len(killed)
     assert "Traceback" not in complaints
     assert shown.startswith("tiny\n"), "what Ray says does not mix with the tables"
     check(tmp_path, undisturbed)
@@ -145,3 +147,15 @@ def test_a_cluster_of_another_python_is_one_line(monkeypatch):
     monkeypatch.setattr(ray, "init", differ)
     with pytest.raises(ValueError, match=r"cannot be joined: Version mismatch: .* Ray: 2\.60\.0 Python: 3\.12\.1$"):
         run_on_ray([made_spec()], Machine())
+
+
+def test_of_a_run_that_could_not_begin_the_reason_is_told(tmp_path, caplog):
+    from ray import cloudpickle
+    from ray.exceptions import RayTaskError
+
+    error = RayTaskError("train", "Traceback", ModuleNotFoundError("No module named 'torch'"))
+    (tmp_path / "error").write_bytes(cloudpickle.dumps(error))
+    folder = RunFolder.create(tmp_path, "made", made_spec())
+    trial = SimpleNamespace(config={"folder": str(folder.path)}, pickled_error_file=str(tmp_path / "error"))
+    _Telling().on_trial_error(1, [], trial)
+    assert caplog.messages[0].startswith("decaying seed=0: lost its worker (No module named 'torch'); it is left")

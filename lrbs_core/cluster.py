@@ -215,7 +215,8 @@ def _tell_shortage(asked: dict[str, float]) -> None:
 
 def train_run(config: dict[str, Any]) -> None:
     """One run on a worker, ended early by the `rungs` of a search if it has them. Its rows go to the journal."""
-    from lrbs_core.training import describe, train  # the driver needs no torch for this file
+    from lrbs_core.devices import describe
+    from lrbs_core.training import train  # the driver needs no torch for this file
 
     mark: Path = config["mark"]
     if not mark.exists():  # though its folder may, from a sweep of that machine's own

@@ -4,7 +4,7 @@ Jaderberg et al. 2017 (arXiv 1711.09846). A population trains for an interval; t
 of the best quarter, weights and all (exploit), and change its lr and momentum a little (explore). What a member has
 been through is a table of lr and momentum by interval: a policy. So a member of generation g is the ordinary run of
 that policy over g intervals, with a key, a journal and an MLflow run of its own. To take over weights is to begin it
-where its parent's run ended (`training.extend`), which comes to the run that it would be from scratch.
+where its parent's run ended (`checkpoints.extend`), which comes to the run that it would be from scratch.
 
 A generation follows from the one before, chance being seeded anew for each, so that a discovery holds no state but its
 journals. All members have the seed of one run, and are ranked by accuracy on the test set (the paper: on validation

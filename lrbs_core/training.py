@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import math
-import platform
-import re
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import chain, islice, pairwise
 from pathlib import Path
@@ -18,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lrbs_core import models, optimizers, preemption
+from lrbs_core.checkpoints import saved, take_up
 from lrbs_core.data import Dataset, Stream, load
-from lrbs_core.discovery import begins_with
-from lrbs_core.journal import MEASURED, Row, RunFolder, Status, write_whole
+from lrbs_core.devices import device_of, require_device_name
+from lrbs_core.journal import MEASURED, Row, Status, write_whole
 from lrbs_core.noise import noise_scale
 from lrbs_core.noise_meter import NoiseMeter
 from lrbs_core.planning import Update, micro_batches
@@ -28,7 +26,7 @@ from lrbs_core.schedules import exactly
 from lrbs_core.specs import Machine, RunSpec
 from lrbs_core.streaming import Folder, FolderStream, scan
 
-__all__ = ["describe", "device_of", "extend", "gpus_here", "prepare", "train"]
+__all__ = ["prepare", "train"]
 
 # Reading the loss waits for a GPU to catch up, so it is looked at once in so many updates.
 UPDATES_A_LOOK = 16
@@ -37,51 +35,13 @@ UPDATES_A_LOOK = 16
 UPDATES_A_CUT, PARTS = 4, 8
 
 
-def device_of(machine: Machine) -> torch.device:
-    """The device that the machine's setting names. Raises ValueError for CUDA where there is none."""
-    _require_device_name(machine.device)
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if machine.device == "auto" else machine.device
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device {name} needs a CUDA GPU, but torch finds none")
-    return torch.device(name)
-
-
-def _require_device_name(name: str) -> None:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise ValueError(f"device must be auto, cpu, cuda or cuda:NUMBER, but got {name!r}")
-
-
-def gpus_here() -> int:
-    """1 where torch finds a CUDA GPU, else 0: what a run asks of a cluster unless told otherwise."""
-    return int(torch.cuda.is_available())
-
-
-def describe(machine: Machine) -> str:
-    """The hardware and torch that a run's seconds belong to."""
-    device = device_of(machine)
-    if device.type == "cuda":
-        hardware = torch.cuda.get_device_name(device)
-    else:
-        hardware = f"{_processor()}, {machine.threads} thread(s)"
-    settings = "".join(f", {name}" for name in ("bf16", "compile") if getattr(machine, name))
-    return f"{hardware}, torch {torch.__version__}{settings}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def prepare(specs: Iterable[RunSpec], machine: Machine) -> None:
     """Raises ValueError, naming the run, for what only data and network can tell; decodes once what is held in memory.
 
     Called before a sweep starts, so that bad input is known before the first run rather than in the last. It needs no
     GPU: the process that starts a sweep on a cluster may have none.
     """
-    _require_device_name(machine.device)
+    require_device_name(machine.device)
     # Of "auto" only the run knows what it comes to: the larger micro-batch stands, so that nothing is refused wrongly.
     limit = _micro_batch(machine, torch.device("cpu" if machine.device == "cpu" else "cuda"))
     checked = set()
@@ -336,11 +296,11 @@ class _Run:
             "examples": self.examples,
             "seconds": self.seconds,
         }
-        return _saved(content)
+        return saved(content)
 
     def restore(self, checkpoint: Path) -> None:
         """Everything as it was when `state` was called. Raises ValueError for a file of another run, or of none."""
-        _load(checkpoint, self.spec, self._take_up)
+        take_up(checkpoint, self.spec, self._take_up)
 
     def _take_up(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -353,46 +313,3 @@ class _Run:
             self.meter.moments.copy_(state["noise"])
         self.rows, self.updates = state["rows"], state["updates"]
         self.examples, self.seconds = state["examples"], state["seconds"]
-
-
-def _saved(state: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
-
-
-def _load(checkpoint: Path, spec: RunSpec, take_up: Callable[[dict[str, Any]], None]) -> None:
-    """Has the state in a checkpoint of this spec taken up. Raises ValueError for a file of another run, or of none.
-
-    Nothing in the file is executed (`weights_only`): it may hold tensors and plain values, and no other object.
-    """
-    content = checkpoint.read_bytes()
-    try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        key = state["key"]
-        if key == spec.key:
-            take_up(state)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise  # no fault of the file's
-    except Exception as error:  # torch names no set of errors for a file that is none of its own
-        raise ValueError(
-            f"run {spec.label!r}: {checkpoint} must be a checkpoint of this run, but cannot be read "
-            f"({type(error).__name__}): remove it, and the run begins anew"
-        ) from error
-    if key != spec.key:
-        raise ValueError(f"run {spec.label!r}: checkpoint of {spec.key} expected, but got one of {key!r}")
-
-
-def extend(parent: RunFolder, child: RunFolder) -> None:
-    """Has a longer run begin where the parent's stands: with its checkpoint, and so with its rows.
-
-    What it comes to is what it would from scratch, on a CPU bit for bit. A child that has begun stays as it is; one
-    whose parent has no checkpoint here begins from scratch. Raises ValueError unless `begins_with` holds.
-    """
-    if not begins_with(child.spec, parent.spec):
-        raise ValueError(f"run {child.spec.label!r} must begin with all of {parent.spec.label!r} to go on from its end")
-    if child.journal_path.exists() or not parent.checkpoint_path.exists():
-        return
-    state: dict[str, Any] = {}
-    _load(parent.checkpoint_path, parent.spec, state.update)
-    write_whole(child.checkpoint_path, _saved(state | {"key": child.spec.key}))

@@ -16,7 +16,7 @@ GROUPS = {
         "altair mlflow optuna pandas ray rich scipy sklearn streamlit torch torchvision typer vl_convert",
     ),
     "torch": (
-        "data decoding lars models noise_meter norm optimizers streaming training",
+        "checkpoints data decoding devices lars models noise_meter norm optimizers streaming training",
         "altair mlflow optuna pandas ray typer",
     ),
     "mlflow": ("search_launch store tracking", "altair optuna ray torch typer"),

@@ -16,10 +16,11 @@ from torch.optim import SGD
 
 from lrbs_core import models, training
 from lrbs_core.data import Stream
+from lrbs_core.devices import device_of
 from lrbs_core.journal import METRICS, Reader
 from lrbs_core.noise import noise_scale
 from lrbs_core.schedules import Linear, Piecewise
-from lrbs_core.training import device_of, prepare
+from lrbs_core.training import prepare
 
 DATA = made_data()
 missing = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and torch finds none")

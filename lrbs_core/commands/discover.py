@@ -74,11 +74,11 @@ def discover(
     design = Design(sweep.name, source_of(sweep, policy), population, interval, sampler_seed)
     machine = Machine(data_dir.resolve(), device, micro_batch, max(1, int(cpus_per_run)), bf16=bf16)
     launch = Launch(design.settings, population * design.generations, out, tracking_uri, offline)
-    from lrbs_core import training
+    from lrbs_core import checkpoints, devices, training
 
     training.prepare([design.source], machine)
     with launch:
-        found = Discovery(design, out, training.extend, launch.stored, launch.opened)
+        found = Discovery(design, out, checkpoints.extend, launch.stored, launch.opened)
 
         def rounds() -> Iterator[list[RunFolder]]:
             for number, left in enumerate(found.rounds(), start=1):
@@ -88,11 +88,11 @@ def discover(
         if serial or offline:
             train = partial(training.train, machine=machine)
             for left in rounds():
-                sweeping.run_serially(left, train, training.describe(machine))
+                sweeping.run_serially(left, train, devices.describe(machine))
         else:
             from lrbs_core.discovery_ray import discover_on_ray
 
-            gpus = training.gpus_here() if gpus_per_run is None else gpus_per_run
+            gpus = devices.gpus_here() if gpus_per_run is None else gpus_per_run
             discover_on_ray(rounds(), machine, cpus=cpus_per_run, gpus=gpus, address=address)
     document = found.document()
     if as_json:

@@ -84,10 +84,10 @@ def range_test(
     machine = Machine(data_dir.resolve(), device, micro_batch, threads, bf16=bf16)
 
     def run_all(folders: Sequence[RunFolder]) -> None:
-        from lrbs_core import training
+        from lrbs_core import devices, training
 
         train = ramps.until_lost(partial(training.train, machine=machine))
-        sweeping.run_serially(folders, train, training.describe(machine))
+        sweeping.run_serially(folders, train, devices.describe(machine))
 
     def show(pairs: Sequence[tuple[RunSpec, RunRecord]]) -> None:
         if sum(record.status in FINAL for _, record in pairs) < len(sweep.runs):

@@ -83,15 +83,15 @@ def run(
     )
 
     def run_all(folders: Sequence[RunFolder]) -> None:
-        from lrbs_core import training
+        from lrbs_core import devices, training
 
         if serial or offline:
             train = partial(training.train, machine=machine)
-            sweeping.run_serially(folders, train, training.describe(machine))
+            sweeping.run_serially(folders, train, devices.describe(machine))
         else:
             from lrbs_core.cluster import run_on_ray
 
-            gpus = training.gpus_here() if gpus_per_run is None else gpus_per_run
+            gpus = devices.gpus_here() if gpus_per_run is None else gpus_per_run
             run_on_ray(folders, machine, cpus=cpus_per_run, gpus=gpus, address=address)
 
     def show(pairs: Sequence[tuple[RunSpec, RunRecord]]) -> None:

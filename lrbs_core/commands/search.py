@@ -90,7 +90,7 @@ def search(
         chosen_axes(design.settings | {"importances": {objective: {}}}, chosen)
     machine = Machine(data_dir.resolve(), device, micro_batch, max(1, int(cpus_per_run)), bf16=bf16)
     launch = Launch(design.settings, seeds * design.size, out, tracking_uri, offline)
-    from lrbs_core import training
+    from lrbs_core import devices, training
 
     training.prepare(candidates.tried, machine)
     with launch, Search(design, out, launch.stored, launch.opened) as found:
@@ -98,11 +98,11 @@ def search(
         if serial or offline:
             train = partial(training.train, machine=machine)
             while folder := found.next():
-                sweeping.run_serially([folder], found.until_stopped(train, folder), training.describe(machine))
+                sweeping.run_serially([folder], found.until_stopped(train, folder), devices.describe(machine))
         else:
             from lrbs_core.search_ray import search_on_ray
 
-            gpus = training.gpus_here() if gpus_per_run is None else gpus_per_run
+            gpus = devices.gpus_here() if gpus_per_run is None else gpus_per_run
             search_on_ray(found, machine, cpus=cpus_per_run, gpus=gpus, address=address)
     document = found.document()
     if as_json:

@@ -19,8 +19,8 @@ import torchvision
 from timm.optim import Lars
 
 from lrbs_core import Machine
+from lrbs_core.devices import describe
 from lrbs_core.lars import LARS
-from lrbs_core.training import describe
 
 LR, MOMENTUM, WEIGHT_DECAY, TRUST = 0.01, 0.9, 5e-4, 0.001
 WARM_UP_ROUNDS = 3

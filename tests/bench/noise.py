@@ -15,7 +15,8 @@ import torch
 from throughput import made_data
 
 from lrbs_core import Machine, Policy, RunSpec
-from lrbs_core.training import describe, device_of, train
+from lrbs_core.devices import describe, device_of
+from lrbs_core.training import train
 
 PARTS, PART = 8, 64
 NETS = {"caffe_full": (None, "mean_image"), "resnet8": (PART, "channel"), "wrn_16_4": (PART, "channel")}

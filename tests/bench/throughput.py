@@ -22,7 +22,8 @@ from torch.nn import functional
 from lrbs_core import Machine, Policy, RunSpec, models
 from lrbs_core.data import Dataset, Stream, to_device
 from lrbs_core.decoding import Arrays
-from lrbs_core.training import device_of, train
+from lrbs_core.devices import device_of
+from lrbs_core.training import train
 
 NETS = {"caffe_quick": (None, "mean_image"), "caffe_full": (None, "mean_image"), "resnet8": (128, "channel")}
 

@@ -6,10 +6,10 @@ from torch import nn
 from torch.optim import SGD
 
 from lrbs_core import Piecewise, models
+from lrbs_core.checkpoints import extend
 from lrbs_core.discovery import Design, Member, begins_with
 from lrbs_core.journal import Reader, RunFolder
 from lrbs_core.sweeping import run
-from lrbs_core.training import extend
 
 FORKED = Member(((0.05, 0.9), (0.04, 0.92), (0.048, 0.9)), parent=0)
 

@@ -12,7 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from lrbs_core.figures.drawing import Panel
-from lrbs_core.noise import noise_scale
+from lrbs_core.noise import measured_ends, noise_scale
 from lrbs_core.specs import RunSpec
 
 __all__ = ["plain", "show_chart", "show_claims", "show_comparisons", "show_plans", "show_policies", "show_targets"]
@@ -88,8 +88,8 @@ def show_policies(document: dict[str, Any]) -> None:
             "train seconds": _spread(policy["train_seconds"], 1),
             "noise scale": " → ".join(f"{policy['noise_scale'][end]:.3g}" for end in (0, -1)),
         }
-        if policy["gradient_noise_scale"]["mean"] is not None:
-            line["gradient noise scale"] = _spread(policy["gradient_noise_scale"], 0)
+        if document["noise_measured"]:
+            line["gradient noise scale"] = " → ".join(measured_ends(policy))
         lines.append(line)
     _table(lines)
 

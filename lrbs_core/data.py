@@ -102,11 +102,17 @@ def _tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
         return torch.from_numpy(pixels)
 
 
-def shuffled(examples: int, seed: int, epoch: int) -> tuple[Tensor, torch.Generator]:
-    """The epoch's order, a permutation of 0..examples - 1, and the generator that drew it, for the augmentation."""
-    mixed = np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0]
+def shuffled(examples: int, seed: int, epoch: int, held: bool = False) -> tuple[Tensor, torch.Generator]:
+    """The epoch's order, a permutation of 0..examples - 1, and the generator that drew it, for the augmentation.
+
+    `held`: as many examples drawn with return instead, by another generator.
+    """
+    mixed = np.random.SeedSequence((seed, epoch, 1) if held else (seed, epoch)).generate_state(1, np.uint64)[0]
     source = torch.Generator().manual_seed(int(mixed))
-    return torch.randperm(examples, generator=source), source
+    order = (
+        torch.randint(examples, (examples,), generator=source) if held else torch.randperm(examples, generator=source)
+    )
+    return order, source
 
 
 def parts_by_epoch(start: int, size: int, examples: int) -> Iterator[tuple[int, slice]]:
@@ -150,11 +156,12 @@ class Stream:
     """The training examples of all epochs end to end; example i of the stream is the same whatever the batch size.
 
     Order and augmentation depend on (seed, epoch) alone, so that runs of the same seed see the same images in the same
-    order under any policy, and a resumed run needs no state of this. `augmentation`, `normalization`: see `RunSpec`.
+    order under any policy, and a resumed run needs no state of this. `augmentation`, `normalization`: see `RunSpec`;
+    `held`: see `shuffled`.
     """
 
-    def __init__(self, data: Dataset, seed: int, augmentation: str, normalization: str) -> None:
-        self.data, self.seed = data, seed
+    def __init__(self, data: Dataset, seed: int, augmentation: str, normalization: str, held: bool = False) -> None:
+        self.data, self.seed, self.held = data, seed, held
         self.flips, self.crops = augmentation != "none", augmentation == "flip_crop"
         if normalization == "channel":
             self.shift, self.gain = data.mean, 1 / data.std
@@ -192,7 +199,7 @@ class Stream:
         if number not in self._epochs:
             self._epochs = {kept: self._epochs[kept] for kept in self._epochs if kept == number - 1}
             n, device = len(self.data.train_labels), self.data.train_labels.device
-            order, source = shuffled(n, self.seed, number)
+            order, source = shuffled(n, self.seed, number, self.held)
             top, left = torch.randint(2 * PADDING + 1, (2, n), generator=source)
             flip = torch.randint(2, (n,), generator=source).bool()
             self._epochs[number] = _Epoch(*(part.to(device) for part in (order, top, left, flip)))

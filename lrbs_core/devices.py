@@ -39,7 +39,8 @@ def describe(machine: Machine) -> str:
         hardware = torch.cuda.get_device_name(device)
     else:
         hardware = f"{_processor()}, {machine.threads} thread(s)"
-    settings = "".join(f", {name}" for name in ("bf16", "compile") if getattr(machine, name))
+    names = {"bf16": "bf16", "compile": "compile", "measure_noise": "measuring noise"}
+    settings = "".join(f", {told}" for name, told in names.items() if getattr(machine, name))
     return f"{hardware}, torch {torch.__version__}{settings}"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from lrbs_core import figures
+from lrbs_core.noise import measured_ends
 from lrbs_core.report import command
 from lrbs_core.results import RunRecord
 from lrbs_core.schedules import Constant, Schedule
@@ -36,7 +37,7 @@ def html(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]], document: dic
     return template.render(
         document=document,
         findings=findings(document),
-        noise_measured=any(policy["gradient_noise_scale"]["mean"] is not None for policy in document["policies"]),
+        measured_ends=measured_ends,
         compared=[policy["difference"] for policy in document["policies"] if policy["difference"]],
         figures=[(caption, _encoded(figures.svg(chart))) for caption, chart in _charts(specs, pairs)],
         plans=[(spec.label, spec.plan()) for spec in specs],
@@ -83,7 +84,8 @@ def _charts(specs: Sequence[RunSpec], pairs: Sequence[tuple[RunSpec, RunRecord]]
     except ValueError:
         return  # it was not measured
     yield (
-        "Predicted noise scale, and gradient noise scale as measured with its standard error.",
+        "Noise scale as planned, and gradient noise scale as measured, with its 95 % interval over all seeds; "
+        "an arrow: at least so much.",
         figures.noise_chart(noise, labels),
     )
 

@@ -20,8 +20,8 @@ from typing import Any, Literal, TypeGuard, get_args
 from lrbs_core.specs import EXACT, RunSpec
 
 __all__ = [
-    "FINAL", "FULL", "MEASURED", "METRICS", "WITH_ROWS", "Journal", "Reader", "Row", "RunFolder", "Status", "is_row",
-    "printable", "write_whole",
+    "FINAL", "FULL", "MEASURED", "METRICS", "NOISE_SUMS", "WITH_ROWS", "Journal", "Reader", "Row", "RunFolder",
+    "Status", "is_row", "printable", "write_whole",
 ]  # fmt: skip
 
 Status = Literal["running", "finished", "diverged", "stopped", "failed"]
@@ -36,8 +36,10 @@ METRICS = (
     "epoch", "updates", "examples", "train_seconds", "lr", "batch_size", "momentum", "noise_scale", "train_loss",
     "train_accuracy", "test_loss", "test_accuracy", "examples_per_second",
 )  # fmt: skip
-# What it holds too where `Machine.measure_noise` is set; NaN where it could not be told.
-MEASURED = ("gradient_noise_scale", "gradient_noise_scale_error")
+# What it holds too where `Machine.measure_noise` is set (`noise.GradientNoise`), and the sums that this is made of
+# (`noise.gradient_noise`), for readings over several rows and seeds: these MLflow has in `rows.csv` alone.
+MEASURED = ("gradient_noise_scale", "gradient_noise_scale_low", "gradient_noise_scale_high")
+NOISE_SUMS = ("noise_n", "noise_x", "noise_y", "noise_xx", "noise_xy", "noise_yy")
 # Of these, what is whole and not below 0; and all that a row must hold.
 COUNTS = ("row", "time_ms", "updates", "examples", "batch_size")
 NEEDED = {*COUNTS, *METRICS}

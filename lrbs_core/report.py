@@ -11,9 +11,9 @@ from typing import Any
 
 from lrbs_core.claims import Measured, Verdict, verdict
 from lrbs_core.journal import printable, write_whole
-from lrbs_core.noise import noise_scale
+from lrbs_core.noise import GradientNoise, noise_scale, noise_text
 from lrbs_core.planning import Phase
-from lrbs_core.results import RunRecord, measure, run_table
+from lrbs_core.results import RunRecord, measure, noise_by_phase, run_table
 from lrbs_core.schedules import schedule_from_dict
 from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import Comparison, compare, mean_interval
@@ -44,12 +44,14 @@ def overview(
     baseline = labels[0] if baseline is None else baseline
     compared = {other.label: other for other in compare(_accuracies(pairs, labels), baseline, margin)}
     overridden = any(spec.overrides for spec in sweep.runs)
-    policies = []
+    policies, noise_measured = [], False
     for label in labels:
         spec = next(spec for spec in sweep.runs if spec.label == label)
         plan = spec.plan()
         runs = table[table["policy"] == label]
         done = runs[runs["status"] == "finished"]
+        noise = noise_by_phase(spec, plan.phases, _finished(pairs, label))
+        noise_measured = noise_measured or any(math.isfinite(reading.low) for reading in noise)
         policies.append(
             {
                 "label": label,
@@ -61,9 +63,11 @@ def overview(
                 "updates": plan.updates,
                 **{
                     name: _plain(mean_interval(done[name].astype(float).tolist()))
-                    for name in ("test_accuracy", "train_loss", "train_seconds", "gradient_noise_scale")
+                    for name in ("test_accuracy", "train_loss", "train_seconds")
                 },
+                "phases": [[phase.epoch_start, phase.epoch_end] for phase in plan.phases],
                 "noise_scale": [_noise_at_end(spec, phase) for phase in plan.phases],
+                "gradient_noise_scale": [_plain(noise) for noise in noise],
                 "difference": _plain(compared[label]) if label in compared else None,
                 "updates_to_target": None if target is None else _plain(_updates_to(target, pairs, label)),
             }
@@ -92,6 +96,7 @@ def overview(
         "margin": margin,
         "target": target,
         "machines": sorted({record.machine for _, record in pairs if record.machine}),
+        "noise_measured": noise_measured,
         "policies": policies,
         "claims": claims,
     }
@@ -117,7 +122,11 @@ def _noise_at_end(spec: RunSpec, phase: Phase) -> float:
     return round(noise_scale(*spec.policy(math.nextafter(phase.epoch_end, 0)), spec.examples), 6)
 
 
-def _plain(measured: Measured | Comparison | TargetMedian) -> dict[str, Any]:
+def _finished(pairs: Sequence[tuple[RunSpec, RunRecord]], label: str) -> list[RunRecord]:
+    return [record for spec, record in pairs if spec.label == label and record.status == "finished"]
+
+
+def _plain(measured: Measured | Comparison | TargetMedian | GradientNoise) -> dict[str, Any]:
     """JSON knows no NaN: a number that is missing is null."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
@@ -148,6 +157,13 @@ def markdown(document: dict[str, Any]) -> str:
         accuracy, loss = (_text(policy[name], digits) for name, digits in (("test_accuracy", 2), ("train_loss", 3)))
         unfinished = "".join(f", {count} {name}" for name, count in policy["not_finished"].items())
         lines.append(_line(policy["label"], f"{policy['updates']}", f"{policy['runs']}{unfinished}", accuracy, loss))
+    if document["noise_measured"]:
+        lines += ["", *_table("policy", "epochs", "noise scale, planned", "gradient noise scale, examples")]
+        for policy in document["policies"]:
+            for (first, last), planned, measured in zip(
+                policy["phases"], policy["noise_scale"], policy["gradient_noise_scale"], strict=True
+            ):
+                lines.append(_line(policy["label"], f"{first:g} to {last:g}", f"{planned:.3g}", noise_text(measured)))
     compared = [policy["difference"] for policy in document["policies"] if policy["difference"]]
     if compared:
         margin = f", margin {document['margin']:g} %" if document["margin"] else ""

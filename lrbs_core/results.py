@@ -9,11 +9,15 @@ from typing import Any, Protocol
 import pandas as pd
 
 from lrbs_core.claims import Claim, Measured
-from lrbs_core.journal import FINAL, MEASURED, METRICS, Row
+from lrbs_core.journal import FINAL, MEASURED, METRICS, NOISE_SUMS, Row
+from lrbs_core.noise import NOT_TOLD, GradientNoise, gradient_noise
+from lrbs_core.planning import Phase
 from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import mean_interval
 
-__all__ = ["RunRecord", "curves", "measure", "progress", "run_table", "seconds_to_go"]
+__all__ = [
+    "RunRecord", "curves", "measure", "measured_noise", "noise_by_phase", "progress", "run_table", "seconds_to_go",
+]  # fmt: skip
 
 
 class RunRecord(Protocol):
@@ -50,7 +54,7 @@ def run_table(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
 def curves(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
     """One line a row of a run: policy, seed, row and every metric."""
     lines = [{"policy": spec.label, "seed": spec.seed, **row} for spec, record in pairs for row in record.rows]
-    return pd.DataFrame(lines, columns=["policy", "seed", "row", *METRICS, *MEASURED])
+    return pd.DataFrame(lines, columns=["policy", "seed", "row", *METRICS, *MEASURED, *NOISE_SUMS])
 
 
 def progress(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
@@ -62,6 +66,26 @@ def progress(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
         line |= {"epoch": last["epoch"], "epochs": spec.epochs, "test_accuracy": last.get("test_accuracy", math.nan)}
         lines.append(line)
     return pd.DataFrame(lines, columns=["policy", "seed", "status", "done", "epoch", "epochs", "test_accuracy"])
+
+
+def measured_noise(rows: Iterable[Row]) -> GradientNoise:
+    """The gradient noise scale over rows of one or several runs, by the sums that they hold."""
+    sums = [[row[name] for name in NOISE_SUMS] for row in rows if all(name in row for name in NOISE_SUMS)]
+    return gradient_noise([math.fsum(column) for column in zip(*sums, strict=True)]) if sums else NOT_TOLD
+
+
+def noise_by_phase(spec: RunSpec, phases: Sequence[Phase], records: Sequence[RunRecord]) -> list[GradientNoise]:
+    """`measured_noise` of each phase of a policy, over its runs: of the rows all of whose updates are of the phase."""
+    spans = []
+    for record in records:
+        begins = [0.0, *(row["epoch"] for row in record.rows)]
+        # An update is of the phase in which it starts.
+        lasts = (row["epoch"] - row["batch_size"] / spec.examples for row in record.rows)
+        spans += list(zip(begins, lasts, record.rows, strict=False))
+    return [
+        measured_noise(row for first, last, row in spans if phase.epoch_start <= first and last < phase.epoch_end)
+        for phase in phases
+    ]
 
 
 def seconds_to_go(pairs: Sequence[tuple[RunSpec, RunRecord]], runs: int) -> float:

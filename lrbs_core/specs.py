@@ -269,7 +269,7 @@ class Machine:
     - `micro_batch`: most examples in one forward/backward; None: 128 on a CPU (its cache), 2048 on a GPU.
     - `threads`: CPU threads of a run. `workers`: processes that read a streamed image folder; 0: the run itself does.
     - `bf16`: autocast to bfloat16. `compile`: torch.compile.
-    - `measure_noise`: whether rows tell the gradient noise scale (`noise.gradient_noise`).
+    - `measure_noise`: whether rows tell the gradient noise scale (`noise_meter`), for an eighth more examples.
     - `checkpoint_seconds`: at least so long between two checkpoints.
     """
 

@@ -81,8 +81,8 @@ class FolderStream:
     is cropped at the centre. (Szegedy et al. 2015, 1409.4842, section 6; torchvision's reference training.)
     """
 
-    def __init__(self, data: Folder, seed: int, device: torch.device, workers: int) -> None:
-        self.data, self.seed, self.device, self.workers = data, seed, device, workers
+    def __init__(self, data: Folder, seed: int, device: torch.device, workers: int, held: bool = False) -> None:
+        self.data, self.seed, self.device, self.workers, self.held = data, seed, device, workers, held
         self.shift, self.gain = imagenet_scale(device)
 
     def batches(self, requests: Iterable[tuple[int, int]]) -> Generator[tuple[Tensor, Tensor], None, None]:
@@ -107,7 +107,7 @@ class FolderStream:
             examples: list[_Example] = []
             for number, places in parts_by_epoch(start, size, len(files)):
                 if number != epoch:
-                    epoch, (order, source) = number, shuffled(len(files), self.seed, number)
+                    epoch, (order, source) = number, shuffled(len(files), self.seed, number, self.held)
                     seeds = torch.randint(2**32, (len(files),), generator=source)
                 chosen = order[places]
                 names = [files[example] for example in chosen.tolist()]

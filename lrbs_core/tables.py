@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lrbs_core.noise import noise_scale
+from lrbs_core.noise import measured_ends, noise_scale
 from lrbs_core.planning import micro_batches
 from lrbs_core.policies import Policy
 from lrbs_core.range_test import Bounds, bounds_of
@@ -124,7 +124,7 @@ def print_overview(document: dict[str, Any]) -> None:
     """The report as tables: policies, then claims."""
     console = _console()
     console.print(f"[bold]{escape(document['sweep'])}[/bold]{_small_version(document['overrides'])}", soft_wrap=True)
-    noise_measured = any(policy["gradient_noise_scale"]["mean"] is not None for policy in document["policies"])
+    noise_measured = document["noise_measured"]
     columns = ("policy", "runs", "updates", "test accuracy %", "train seconds", "noise scale")
     table = _table(*columns, *(["gradient noise scale"] if noise_measured else []))
     for policy in document["policies"]:
@@ -138,12 +138,16 @@ def print_overview(document: dict[str, Any]) -> None:
             " → ".join(
                 f"{value:.3g}" for value in dict.fromkeys([*policy["noise_scale"][:1], *policy["noise_scale"][-1:]])
             ),
-            *([_interval(policy["gradient_noise_scale"], 0)] if noise_measured else []),
+            *([" → ".join(measured_ends(policy))] if noise_measured else []),
         )
     console.print(table)
     console.print(
         "mean ± half of the 95 % interval (Student's t) over seeds; noise scale at the end of first and last phase"
-        + ("; gradient noise scale, in examples, as measured at the end" if noise_measured else "")
+        + (
+            "; gradient noise scale, in examples, as measured in these phases, with its 95 % interval"
+            if noise_measured
+            else ""
+        )
     )
     _print_comparisons(console, document)
     if document["claims"]:

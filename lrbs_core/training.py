@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import chain, islice, pairwise
 from pathlib import Path
@@ -18,9 +18,9 @@ from lrbs_core import models, optimizers, preemption
 from lrbs_core.checkpoints import saved, take_up
 from lrbs_core.data import Dataset, Stream, load
 from lrbs_core.devices import device_of, require_device_name
-from lrbs_core.journal import MEASURED, Row, Status, write_whole
+from lrbs_core.journal import MEASURED, NOISE_SUMS, Row, Status, write_whole
 from lrbs_core.noise import noise_scale
-from lrbs_core.noise_meter import NoiseMeter
+from lrbs_core.noise_meter import UNIT, NoiseMeter, held_parts
 from lrbs_core.planning import Update, micro_batches
 from lrbs_core.schedules import exactly
 from lrbs_core.specs import Machine, RunSpec
@@ -30,9 +30,6 @@ __all__ = ["prepare", "train"]
 
 # Reading the loss waits for a GPU to catch up, so it is looked at once in so many updates.
 UPDATES_A_LOOK = 16
-
-# Small parts are slow: for the noise scale, a batch that is one micro-batch is cut only once in so many updates.
-UPDATES_A_CUT, PARTS = 4, 8
 
 
 def prepare(specs: Iterable[RunSpec], machine: Machine) -> None:
@@ -75,10 +72,13 @@ def _data(spec: RunSpec, machine: Machine, device: torch.device) -> Dataset | Fo
     return load(spec.dataset, machine.data_dir, device)
 
 
-def _stream(spec: RunSpec, data: Dataset | Folder, machine: Machine, device: torch.device) -> Stream | FolderStream:
+def _stream(
+    spec: RunSpec, data: Dataset | Folder, machine: Machine, device: torch.device, held: bool = False
+) -> Stream | FolderStream:
+    """The training examples end to end; `held`: those to measure noise by, drawn with return."""
     if isinstance(data, Folder):
-        return FolderStream(data, spec.seed, device, machine.workers)
-    return Stream(data, spec.seed, spec.augmentation, spec.normalization)
+        return FolderStream(data, spec.seed, device, min(machine.workers, 1) if held else machine.workers, held)
+    return Stream(data, spec.seed, spec.augmentation, spec.normalization, held)
 
 
 def _check_examples(spec: RunSpec, data: Dataset | Folder) -> None:
@@ -122,10 +122,10 @@ def train(
 
     saved, diverged = time.monotonic(), False
     updates = chain(islice(spec.walk(), run.updates, None), [None])
-    with closing(run.batches()) as batches, preemption.awaited():
+    with closing(run.batches()) as batches, closing(run.held_batches()) as held, preemption.awaited():
         for update, following in pairwise(updates):
             assert update is not None
-            run.take(update, batches)
+            run.take(update, batches, held)
             due = run.row_is_due(following)
             told = preemption.given.is_set()
             save = checkpoint is not None and (
@@ -171,7 +171,10 @@ class _Run:
             trust_coefficient=spec.trust_coefficient,
             decay_batch_norm=spec.decay_batch_norm,
         )
-        self.meter = NoiseMeter(self.model.parameters(), spec.examples) if machine.measure_noise else None
+        self.meter = NoiseMeter(self.model.parameters()) if machine.measure_noise else None
+        self.held = _stream(spec, data, machine, device, held=True)
+        # How many examples at once are measured by.
+        self.unit = spec.ghost_size or min(UNIT, spec.policy(0.0).batch_size)
         self.rows: list[Row] = []
         self.updates, self.examples, self.seconds = 0, 0, 0.0
         # Since the last row: the sum of losses and the number of correct answers [2], on the device.
@@ -179,20 +182,32 @@ class _Run:
 
     def requests(self, update: Update) -> Iterator[tuple[int, int]]:
         """The micro-batches of an update, as (start, size) in the stream of examples."""
-        start, ghost_size = update.start, self.spec.ghost_size
-        sizes = micro_batches(update.size, self.limit, ghost_size)
-        if self.meter is not None and len(sizes) == 1 and update.number % UPDATES_A_CUT == 0:
-            sizes = micro_batches(update.size, max(ghost_size or 1, update.size // PARTS), ghost_size)
-        for size in sizes:
+        start = update.start
+        for size in micro_batches(update.size, self.limit, self.spec.ghost_size):
             yield start, size
             start += size
 
+    def held_requests(self, update: Update) -> list[tuple[int, int]]:
+        """What noise is measured by at an update, as (start, size) in the stream of examples held for that."""
+        return held_parts(update.start, update.size, self.limit, self.unit) if self.meter is not None else []
+
     def batches(self) -> Generator[tuple[Tensor, Tensor], None, None]:
         """Images and labels of every micro-batch from here to the end of the run; a stream may read ahead along it."""
-        updates = islice(self.spec.walk(), self.updates, None)
-        return self.stream.batches(chain.from_iterable(map(self.requests, updates)))
+        return self._along(self.stream, self.requests)
 
-    def take(self, update: Update, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
+    def held_batches(self) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Those of what noise is measured by."""
+        return self._along(self.held, self.held_requests)
+
+    def _along(
+        self, stream: Stream | FolderStream, requests: Callable[[Update], Iterable[tuple[int, int]]]
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        updates = islice(self.spec.walk(), self.updates, None)
+        return stream.batches(chain.from_iterable(map(requests, updates)))
+
+    def take(
+        self, update: Update, batches: Iterator[tuple[Tensor, Tensor]], held: Iterator[tuple[Tensor, Tensor]]
+    ) -> None:
         """One update, by as many forward/backward passes as the micro-batch asks for; `batches` stand at its first."""
         began = time.perf_counter()
         optimizers.apply_setting(self.optimizer, update.setting)
@@ -203,15 +218,23 @@ class _Run:
             logits = self._logits(images)
             loss = functional.cross_entropy(logits, labels, reduction="sum")
             (loss / update.size).backward()  # type: ignore[no-untyped-call]
-            if self.meter is not None:
-                self.meter.part(size / update.size)
             self._count(self.tally, logits, loss, labels)
-        if self.meter is not None:
-            self.meter.end(update.size)
+        if self.meter is not None and (parts := self.held_requests(update)):
+            self._measure(self.meter, islice(held, len(parts)))
         self.optimizer.step()
         self.updates += 1
         self.examples += update.size
         self.seconds += time.perf_counter() - began
+
+    def _measure(self, meter: NoiseMeter, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Has the meter see the update's gradients beside those of the parts; leaves everything else as it was."""
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            for images, labels in parts:
+                meter.part(functional.cross_entropy(self._logits(images), labels), len(labels))
+        meter.end()
+        for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
 
     def loss_is_finite(self) -> bool:
         began = time.perf_counter()
@@ -252,7 +275,8 @@ class _Run:
             "examples_per_second": seen / (self.seconds - before["train_seconds"]),
         }
         if self.meter is not None:
-            row |= zip(MEASURED, self.meter.reading(), strict=True)
+            reading, sums = self.meter.reading()
+            row |= zip((*MEASURED, *NOISE_SUMS), (*reading, *sums), strict=True)
         if number <= len(journalled):
             row = journalled[number - 1]
             self.seconds = row["train_seconds"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pkgutil
 import signal
@@ -14,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from lrbs_core import Policy, RunSpec
-from lrbs_core.journal import METRICS, Journal, Reader, Row, RunFolder
+from lrbs_core.journal import MEASURED, METRICS, NOISE_SUMS, Journal, Reader, Row, RunFolder
+from lrbs_core.noise import gradient_noise
 from lrbs_core.specs import Machine
 from lrbs_core.sweeping import run
 
@@ -59,6 +61,15 @@ def made_row(number: int, accuracy: float = 90.0, time_ms: int | None = None) ->
         "test_accuracy": accuracy,
     }
     return row
+
+
+def made_noise(trace: float = 300.0, square: float = 1.0, spread: float = 0.05, pairs: int = 20) -> Row:
+    """What a row holds too where noise was measured: tr(Sigma) and |G|^2 alternate about these, by 5 % and `spread`."""
+    x = [trace * (1 + 0.05 * (-1) ** number) for number in range(pairs)]
+    y = [square * (1 + spread * (-1) ** (number // 2)) for number in range(pairs)]
+    sums = [sum(map(math.prod, zip(*pair, strict=True))) for pair in ((x, x), (x, y), (y, y))]
+    moments = [float(pairs), sum(x), sum(y), *sums]
+    return dict(zip((*MEASURED, *NOISE_SUMS), (*gradient_noise(moments), *moments), strict=True))
 
 
 def made_run(

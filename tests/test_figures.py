@@ -5,7 +5,7 @@ import math
 
 import pandas as pd
 import pytest
-from made import made_row, made_spec
+from made import made_noise, made_row, made_spec
 
 from lrbs_core import Policy, Steps, figures
 from lrbs_core.schedules import Polynomial, Triangular
@@ -68,8 +68,7 @@ def test_a_metric_is_mean_and_interval_over_seeds_by_row(metric):
 
 
 def test_a_run_that_diverges_between_two_rows_of_the_others_is_in_no_mean_with_them():
-    noise = {"gradient_noise_scale": 50.0, "gradient_noise_scale_error": 5.0}
-    rows = [made_row(n, 90.0 + n) | noise for n in (1, 2, 3)]
+    rows = [made_row(n, 90.0 + n) | made_noise() for n in (1, 2, 3)]
     fallen = [*rows[:2], rows[2] | {"epoch": 2.1, "updates": 2.1, "test_accuracy": 10.0}]
     pairs = [pair("a", 0, fallen, "diverged"), pair("a", 1, rows), pair("fallen", 0, fallen, "diverged")]
     numbers = figures.accuracy_numbers(pairs)
@@ -113,33 +112,37 @@ def test_seconds_of_one_seed_are_its_rows_without_a_band_and_no_curve_goes_beyon
 
 
 def noisy(label, seed, measured, noise_scale=50.0):
-    names = ("gradient_noise_scale", "gradient_noise_scale_error")
     rows = [
-        made_row(n) | {"noise_scale": noise_scale} | dict(zip(names, pair or (), strict=False))
-        for n, pair in enumerate(measured, start=1)
+        made_row(n) | {"noise_scale": noise_scale} | ({} if noise is None else made_noise(*noise))
+        for n, noise in enumerate(measured, start=1)
     ]
     return pair(label, seed, rows)
 
 
-def test_measured_noise_is_the_mean_over_the_seeds_that_could_tell_it_with_its_error():
-    missing = (math.nan, math.nan)
+def test_measured_noise_is_the_ratio_of_the_sums_over_all_seeds():
     numbers = figures.noise_numbers([
-        noisy("a", 0, [(100.0, 3.0), (10.0, 2.0), missing]),
-        noisy("a", 1, [(200.0, 4.0), missing, missing]),
+        noisy("a", 0, [(100.0, 3.0), (10.0, 1.0), None]),
+        noisy("a", 1, [(300.0, 1.0), (10.0, 0.01, 400.0), None]),
         noisy("unmeasured", 0, [None], noise_scale=7.0),
     ])  # fmt: skip
     told = numbers.set_index(["policy", "row"])
     assert told["noise_scale"].tolist() == [50, 50, 50, 7]
-    assert told["n"].tolist() == [2, 1, 0, 0]
-    assert told.loc[("a", 1), ["gradient_noise_scale", "low", "high"]].tolist() == [150, 147.5, 152.5]
-    assert told.loc[("a", 2), ["gradient_noise_scale", "low", "high"]].tolist() == [10, 8, 12]
-    assert told["gradient_noise_scale"].isna().tolist() == [False, False, True, True]
+    assert told["n"].tolist() == [2, 2, 0, 0]
+    # (100 + 300) / (3 + 1), where the mean of the seeds' readings would be 167.
+    first = told.loc[("a", 1)]
+    assert first["gradient_noise_scale"] == pytest.approx(100)
+    assert first["low"] < 100 < first["high"]
+    # One seed's |G|^2 hides in its noise: together they tell a lower bound.
+    second = told.loc[("a", 2)]
+    assert second[["gradient_noise_scale", "high"]].isna().all()
+    assert 0 < second["low"] < 20
+    assert told["low"].isna().tolist() == [False, False, True, True]
 
 
-@pytest.mark.parametrize("measured", [[None], [(math.nan, math.nan)]])
+@pytest.mark.parametrize("measured", [None, (math.nan, math.nan)])
 def test_noise_that_was_never_measured_is_refused(measured):
     with pytest.raises(ValueError, match=r"^a figure of noise .*--measure-noise$"):
-        figures.noise_numbers([noisy("a", 0, measured)])
+        figures.noise_numbers([noisy("a", 0, [measured])])
 
 
 def test_the_trade_is_of_the_last_row_of_finished_runs():

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made import made_row, made_spec
+from made import made_noise, made_row, made_spec
 
 from lrbs_core import Policy, figures
 from lrbs_core.figures.drawing import log_ticks
@@ -22,11 +22,12 @@ NASTY = ("<b>bold</b> & co", "lr[0].x = 'a'", '\\n {datum.x} | $^2$ "quoted"', "
 
 def made_pairs(labels, seeds=2, rows=3, lr=None):
     policy = Policy(Triangular(0.01, 0.1, stepsize=0.5) if lr is None else lr, 16, 0.9)
-    noise = {"gradient_noise_scale": 300.0, "gradient_noise_scale_error": 20.0}
     return [
         (
             dataclasses.replace(made_spec(label, seed), policy=policy),
-            Record("", "finished", "", [made_row(n, 80.0 + n + place + seed) | noise for n in range(1, rows + 1)]),
+            Record(
+                "", "finished", "", [made_row(n, 80.0 + n + place + seed) | made_noise() for n in range(1, rows + 1)]
+            ),
         )
         for place, label in enumerate(labels)
         for seed in range(seeds)

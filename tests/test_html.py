@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 from jinja2 import Environment, PackageLoader
-from made import made_row, made_spec
+from made import made_noise, made_row, made_spec
 
 from lrbs_core import Claim, Policy, Triangular
 from lrbs_core.html import findings, html
@@ -99,13 +99,13 @@ def test_what_is_the_same_in_all_runs_is_shown_to_the_digits_of_its_column():
 
 
 def test_a_measured_noise_scale_has_its_figure_and_overrides_their_notice():
-    sweep, pairs = made(gradient_noise_scale=50.0, gradient_noise_scale_error=5.0)
+    sweep, pairs = made(**made_noise(512.0))
     small = override(sweep, scale=0.5)
     renamed = [(spec, record) for spec, (_, record) in zip(small.runs, pairs, strict=True)]
     page = Page(html(small, renamed, overview(small, renamed), commit=""))
     assert len(page.images) == 7
     assert "gradient noise scale" in page.text
-    assert "50" in page.text
+    assert "512 (50" in Page(html(sweep, pairs, overview(sweep, pairs), commit="")).text
     assert "Not the paper's settings" in page.text
     assert "lrbs run sweeps/made.py --scale 0.5" in page.text
 

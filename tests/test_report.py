@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 import pytest
-from made import made_row, made_spec
+from made import made_noise, made_row, made_spec
 from scipy import stats
 
 from lrbs_core import Claim, Policy, Steps, Triangular, noise_scale
@@ -160,13 +160,32 @@ def test_the_page_of_a_range_test_has_its_bounds_its_seeds_and_the_schedule():
 def test_a_measured_noise_scale_is_shown_where_there_is_one(capsys):
     sweep = made_sweep()
     pairs = [
-        (spec, record._replace(rows=[record.rows[0] | {"gradient_noise_scale": 200.0 + spec.seed}]))
+        (
+            spec,
+            record._replace(
+                rows=[
+                    made_row(1) | made_noise(100.0 * (1 + spec.seed)),
+                    made_row(2),
+                    made_row(3) | made_noise(300.0, 0.01, 100.0),
+                ]
+            ),
+        )
         for spec, record in records(sweep, labels=("growing",))
     ]
     document = overview(sweep, pairs)
-    assert [policy["gradient_noise_scale"]["mean"] for policy in document["policies"]] == [None, 201.0]
+    json.dumps(document, allow_nan=False)
+    first, second = (policy["gradient_noise_scale"] for policy in document["policies"])
+    assert first == [{"scale": None, "low": None, "high": None}] * 3
+    assert second[0]["scale"] == pytest.approx(200)
+    assert second[0]["low"] < 200 < second[0]["high"]
+    assert second[1]["low"] is None
+    assert (second[2]["high"] is None, second[2]["scale"]) == (True, None)
+    told = f"200 ({second[0]['low']:.0f} to {second[0]['high']:.0f})"
     print_overview(document)
-    assert "201 ± 2" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert told in shown
+    assert f"over {round(second[2]['low'], -1):,.0f}" in shown
+    assert f"| growing | 0 to 1 | 88.8 | {told} |" in markdown(document)
     print_overview(overview(sweep, records(sweep)))
     assert "gradient" not in capsys.readouterr().out
 

@@ -1,11 +1,14 @@
+import dataclasses
 import math
 
 import pandas as pd
 import pytest
-from made import made_row, made_spec
+from made import made_noise, made_row, made_spec
 
+from lrbs_core import Policy, Steps
 from lrbs_core.claims import Claim, verdict
-from lrbs_core.results import curves, measure, run_table
+from lrbs_core.noise import NOT_TOLD
+from lrbs_core.results import curves, measure, noise_by_phase, run_table
 from lrbs_core.store import Record
 
 
@@ -22,6 +25,21 @@ def test_a_line_a_run_with_its_last_row():
     assert table["updates"].tolist() == [2, 3]
     assert table["key"].tolist() == [spec.key for spec, _ in pairs]
     assert table["machine"].tolist() == ["an abacus"] * 2
+
+
+def test_the_noise_of_a_phase_is_that_of_the_rows_that_lie_in_it():
+    spec = dataclasses.replace(made_spec(epochs=4), policy=Policy(Steps(0.1, at=(1.5, 3), factor=0.2), 16, 0.9))
+    end = 3 + 16 / 1437 / 2  # the update that passes epoch 3 began before it
+    records = [
+        Record("", "finished", "", [
+            made_row(number) | {"epoch": epoch, "batch_size": 16} | made_noise(trace * (1 + seed))
+            for number, (epoch, trace) in enumerate([(1.0, 10.0), (2.0, 999.0), (end, 40.0), (4.0, 50.0)], start=1)
+        ])
+        for seed in range(3)
+    ]  # fmt: skip
+    found = noise_by_phase(spec, spec.plan().phases, records)
+    assert [noise.scale for noise in found] == pytest.approx([20, 80, 100])
+    assert noise_by_phase(spec, spec.plan().phases, []) == [NOT_TOLD] * 3
 
 
 def test_a_run_without_rows_is_there_and_empty():

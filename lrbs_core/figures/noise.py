@@ -2,57 +2,65 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import altair as alt
-import numpy as np
 import pandas as pd
 
 from lrbs_core.figures.curves import level
 from lrbs_core.figures.drawing import Look, axes, beside, positive
-from lrbs_core.results import RunRecord
+from lrbs_core.journal import NOISE_SUMS
+from lrbs_core.results import RunRecord, measured_noise
 from lrbs_core.specs import RunSpec
 
 __all__ = ["noise_chart", "noise_numbers"]
 
 
 def noise_numbers(pairs: Sequence[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
-    """The two noise scales by policy and row (`level`); of the measured one the mean over n seeds that could tell it.
+    """The two noise scales by policy and row (`level`); the measured one over all n seeds that measured it.
 
-    `low` and `high` are the mean -+ its standard error, sqrt(sum e^2)/n of the seeds' own errors e; NaN where n = 0.
-    Raises ValueError where no row tells a gradient noise scale.
+    From `low` to `high` is its 95 % interval (`results.measured_noise`). Raises ValueError where no row tells of it.
     """
     table = level(pairs)
-    if not table["gradient_noise_scale"].notna().any():
+    lines = []
+    for (policy, row), group in table.groupby(["policy", "row"], sort=False):
+        measured = group[group["noise_n"].notna()]
+        rows: list[dict[str, float]] = measured[list(NOISE_SUMS)].to_dict("records")  # type: ignore[assignment]
+        scale, low, high = measured_noise(rows)
+        lines.append({
+            "policy": policy, "row": row, "epoch": group["epoch"].iloc[0], "noise_scale": group["noise_scale"].iloc[0],
+            "gradient_noise_scale": scale, "low": low, "high": high, "n": len(measured),
+        })  # fmt: skip
+    if all(math.isnan(line["low"]) for line in lines):
         raise ValueError(
             "a figure of noise needs a measured gradient noise scale, but got none: run with --measure-noise"
         )
-    lines = []
-    for (policy, row), group in table.groupby(["policy", "row"], sort=False):
-        told = group[["gradient_noise_scale", "gradient_noise_scale_error"]].astype(float).dropna()
-        scales, errors = told.to_numpy().T
-        mean, error = (scales.mean(), np.sqrt((errors**2).sum()) / len(told)) if len(told) else (np.nan, np.nan)
-        lines.append({
-            "policy": policy, "row": row, "epoch": group["epoch"].iloc[0], "noise_scale": group["noise_scale"].iloc[0],
-            "gradient_noise_scale": mean, "low": mean - error, "high": mean + error, "n": len(told),
-        })  # fmt: skip
     return pd.DataFrame(lines)
 
 
 def noise_chart(numbers: pd.DataFrame, policies: Sequence[str] | None = None) -> alt.ConcatChart:
-    """Predicted above measured against the same epochs, both on log axes; bars are a standard error each way.
+    """Planned above measured against the same epochs, both on log axes; bars are the intervals.
 
-    They differ in unit, and so do not share an axis. A bar that reaches to 0 or below ends at the panel's edge.
+    They differ in unit, and so do not share an axis. Where an interval has no upper end, an arrow points up from the
+    lower one. A bar that reaches to 0 ends at the panel's edge.
     """
-    look, drawn = Look(numbers, policies), positive(numbers, "noise_scale", "gradient_noise_scale")
+    look, drawn = Look(numbers, policies), positive(numbers, "noise_scale", "gradient_noise_scale", "low")
     x = alt.X("epoch:Q", **axes("epoch", [], log=False))
-    y = axes("gradient_noise_scale", drawn[["gradient_noise_scale", "high"]].to_numpy(float).ravel(), log=True)
-    drawn = drawn.assign(low=drawn["low"].clip(lower=y["scale"].domain[0]))
-    predicted = alt.Y("noise_scale:Q", **axes("noise_scale", drawn["noise_scale"], log=True))
-    measured = alt.Y("gradient_noise_scale:Q", **y)
-    bars = alt.Chart(drawn).mark_rule(opacity=0.6).encode(x=x, y=alt.Y("low:Q", **y), y2="high:Q", color=look.colour)
-    points = alt.Chart(drawn).mark_circle(size=25, opacity=1).encode(x=x, y=measured, color=look.colour)
+    y = axes("gradient_noise_scale", drawn[["gradient_noise_scale", "low", "high"]].to_numpy(float).ravel(), log=True)
+    # What a log axis cannot show begins at its edge. All layers share one frame, as small multiples ask for.
+    drawn["low"] = drawn["low"].fillna(drawn["high"].where(drawn["high"].isna(), y["scale"].domain[0]))
+    planned = alt.Y("noise_scale:Q", **axes("noise_scale", drawn["noise_scale"], log=True))
+    measured, low = alt.Y("gradient_noise_scale:Q", **y), alt.Y("low:Q", **y)
     line = look.line(drawn).encode(x=x)
-    return beside(
-        [look.panel(line.encode(y=predicted)), look.panel(bars + line.encode(y=measured) + points)], columns=1
+    bars = alt.Chart(drawn).mark_rule(opacity=0.6).transform_filter("isValid(datum.high)")
+    points = alt.Chart(drawn).mark_circle(size=25, opacity=1).transform_filter("isValid(datum.high)")
+    arrows = alt.Chart(drawn).mark_point(shape="triangle-up", size=50, opacity=1, filled=True)
+    arrows = arrows.transform_filter("isValid(datum.low) && !isValid(datum.high)")
+    below = (
+        bars.encode(x=x, y=low, y2="high:Q", color=look.colour)
+        + line.encode(y=measured)
+        + points.encode(x=x, y=measured, color=look.colour)
+        + arrows.encode(x=x, y=low, color=look.colour)
     )
+    return beside([look.panel(line.encode(y=planned)), look.panel(below)], columns=1)

@@ -8,6 +8,7 @@ from typing import get_args
 import torch
 from torch import nn
 
+from lrbs_core.adam import Adam
 from lrbs_core.lars import LARS, NO_MOMENTUM
 from lrbs_core.models import parameter_factors
 from lrbs_core.policies import Setting
@@ -28,8 +29,9 @@ def build(
 
     - "sgd": v <- m v + g, w <- w - lr v; "nesterov": the same v, w <- w - lr (g + m v).
     - "lars": `lrbs_core.lars.LARS` in the paper's form, eta = `trust_coefficient`, which the others do not take.
-    - "adam": beta1 = m, beta2 = 0.999, eps = 1e-8 (Kingma and Ba 2015, Algorithm 1). "adamw": the same, with w <- (1 -
-      lr weight_decay) w before it in place of weight decay in g (Loshchilov and Hutter 2019, Algorithm 2, where torch
+    - "adam": beta1 = m, beta2 = 0.999, eps = 1e-8 (Kingma and Ba 2015, Algorithm 1); where m changes, the first moment
+      is divided by 1 less the product of every m so far (`lrbs_core.adam`). "adamw": the same, with w <- (1 - lr
+      weight_decay) w before it in place of weight decay in g (Loshchilov and Hutter 2019, Algorithm 2, where torch
       multiplies the decay by lr).
     - "rmsprop": s <- 0.99 s + 0.01 g^2, v <- m v + g / (sqrt(s) + 1e-8), w <- w - lr v.
     - "adagrad": s <- s + g^2, w <- w - lr g / (sqrt(s) + 1e-10). It has no momentum.
@@ -56,9 +58,9 @@ def build(
             assert trust_coefficient is not None
             return LARS(grouped, 1.0, momentum=0.0, weight_decay=0.0, trust_coefficient=trust_coefficient)
         case "adam":
-            return torch.optim.Adam(grouped, lr=1.0, fused=True)
+            return Adam(grouped, lr=1.0, fused=True)
         case "adamw":
-            return torch.optim.AdamW(grouped, lr=1.0, fused=True)
+            return Adam(grouped, lr=1.0, fused=True, decoupled_weight_decay=True)
         case "rmsprop":
             return torch.optim.RMSprop(grouped, lr=1.0)
         case "adagrad":

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ CHOICES = {
     "normalization": get_args(Normalization),
     "partial": get_args(Partial),
 }
+
+# Networks with layers that draw in training: dropout and stochastic depth (see `lrbs_core.draws`).
+DRAWING = re.compile(r"alexnet|alexnet_bn|googlenet|vgg16|inception_resnet_v2|resnet\d+_stochastic")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +194,8 @@ class RunSpec:
         """16 hex digits of the SHA-256 of everything but the label: the run's identity wherever it is kept.
 
         Optional fields count only where they differ from their default, so that a field added in a later version
-        leaves the keys of older runs as they are.
+        leaves the keys of older runs as they are. Where a later version brings the same spec to another end, what has
+        changed (`_revisions`) counts too, so that a run of an older one does not pass for it.
         """
         optional = {f.name: f.default for f in dataclasses.fields(self) if f.default is not dataclasses.MISSING}
         content = {
@@ -198,7 +203,19 @@ class RunSpec:
             for name, value in self.to_dict().items()
             if name != "label" and not (name in optional and getattr(self, name) == optional[name])
         }
+        if revisions := self._revisions():
+            content["revisions"] = revisions
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _revisions(self) -> list[str]:
+        """What has changed, since keys were first given, in what a run such as this comes to."""
+        revisions = []
+        if DRAWING.fullmatch(self.model):
+            revisions.append("draws by example and update")  # once torch's own, by micro-batch
+        lowest, highest = (extreme(self.policy.momentum, self.epochs, high) for high in (False, True))
+        if self.optimizer in ("adam", "adamw") and lowest < highest:
+            revisions.append("beta1 by its product")  # once its last value to the power of the updates
+        return revisions
 
     def walk(self) -> Iterator[Update]:
         """The updates of this run, in order (`planning.walk`)."""

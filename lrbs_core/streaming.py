@@ -125,7 +125,7 @@ class FolderStream:
             multiprocessing_context=_fork_server() if self.workers else None,
             worker_init_fn=_end_with_run,
             pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # else it draws from the run's own random numbers
+            generator=torch.Generator(),  # else it draws from torch's own
         )
         for batch in loader:
             if isinstance(batch, ValueError):
@@ -141,7 +141,7 @@ class _Reader:
         self.path, self.transform = path, transform
 
     def __getitem__(self, examples: list[_Example]) -> tuple[Tensor, Tensor] | ValueError:
-        # The transforms draw from torch's own generator, which without workers is the run's: dropout's.
+        # The transforms draw from torch's own generator, which without workers is that of the run's process.
         with torch.random.fork_rng(devices=()):
             try:
                 images = [self._read(example) for example in examples]

@@ -18,6 +18,7 @@ from lrbs_core import models, optimizers, preemption
 from lrbs_core.checkpoints import saved, take_up
 from lrbs_core.data import Dataset, Stream, load
 from lrbs_core.devices import device_of, require_device_name
+from lrbs_core.draws import APART, use_draws
 from lrbs_core.journal import MEASURED, NOISE_SUMS, Row, Status, write_whole
 from lrbs_core.noise import noise_scale
 from lrbs_core.noise_meter import UNIT, NoiseMeter, held_parts
@@ -163,6 +164,7 @@ class _Run:
         torch.manual_seed(spec.seed)
         model = models.build(spec.model, data.classes, data.channels, data.image_size, spec.ghost_size)
         self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.draws = use_draws(self.model, spec.seed, device)
         self.network: nn.Module = torch.compile(self.model) if machine.compile else self.model  # type: ignore[assignment]
         self.optimizer = optimizers.build(
             spec.optimizer,
@@ -212,26 +214,33 @@ class _Run:
         began = time.perf_counter()
         optimizers.apply_setting(self.optimizer, update.setting)
         self.optimizer.zero_grad(set_to_none=True)
-        for _, size in self.requests(update):
+        for start, size in self.requests(update):
             images, labels = next(batches)
             assert len(labels) == size
+            self.draws.at(start, size, update.start)
             logits = self._logits(images)
             loss = functional.cross_entropy(logits, labels, reduction="sum")
             (loss / update.size).backward()  # type: ignore[no-untyped-call]
             self._count(self.tally, logits, loss, labels)
         if self.meter is not None and (parts := self.held_requests(update)):
-            self._measure(self.meter, islice(held, len(parts)))
+            self._measure(self.meter, update, parts, held)
         self.optimizer.step()
         self.updates += 1
         self.examples += update.size
         self.seconds += time.perf_counter() - began
 
-    def _measure(self, meter: NoiseMeter, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Has the meter see the update's gradients beside those of the parts; leaves everything else as it was."""
+    def _measure(
+        self, meter: NoiseMeter, update: Update, parts: list[tuple[int, int]], held: Iterator[tuple[Tensor, Tensor]]
+    ) -> None:
+        """Has the meter see the update's gradients beside those of the parts; leaves everything else as it was.
+
+        The examples' draws are their own, those of the update stay: how much a gradient varies by what an update drops
+        does not fall with the batch, and so is no part of the gradient noise scale.
+        """
         buffers = [buffer.clone() for buffer in self.model.buffers()]
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            for images, labels in parts:
-                meter.part(functional.cross_entropy(self._logits(images), labels), len(labels))
+        for (start, size), (images, labels) in zip(parts, held, strict=False):
+            self.draws.at(APART + start, size, update.start)
+            meter.part(functional.cross_entropy(self._logits(images), labels), size)
         meter.end()
         for buffer, before in zip(self.model.buffers(), buffers, strict=True):
             buffer.copy_(before)
@@ -306,13 +315,11 @@ class _Run:
         tally += torch.stack([loss.detach().double(), (logits.argmax(1) == labels).sum().double()])
 
     def state(self) -> bytes:
-        """The checkpoint: weights, optimizer, random state, place in the plan, rows so far."""
+        """The checkpoint: weights, optimizer, place in the plan, rows so far. What is drawn hangs on the place."""
         content: dict[str, Any] = {
             "key": self.spec.key,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
-            "cuda_random": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "tally": self.tally,
             "noise": None if self.meter is None else self.meter.moments,
             "rows": self.rows,
@@ -329,9 +336,6 @@ class _Run:
     def _take_up(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
-        if state["cuda_random"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_random"], self.device)
         self.tally.copy_(state["tally"])
         if self.meter is not None and state.get("noise") is not None:
             self.meter.moments.copy_(state["noise"])

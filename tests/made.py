@@ -191,13 +191,16 @@ def train_by_hand(spec, data):
 
     from lrbs_core import models
     from lrbs_core.data import Stream
+    from lrbs_core.draws import use_draws
 
     torch.manual_seed(spec.seed)
     model = models.build(spec.model, data.classes, data.channels, data.image_size, spec.ghost_size)
+    draws = use_draws(model, spec.seed, torch.device("cpu"))
     stream, velocity = Stream(data, spec.seed, spec.augmentation, spec.normalization), [0.0 for _ in model.parameters()]
     for update in spec.walk():
         lr, _, momentum = spec.policy(update.start / spec.examples)
         images, labels = stream.batch(update.start, update.size)
+        draws.at(update.start, update.size, update.start)
         loss = torch.nn.functional.cross_entropy(model(images), labels)
         for i, (p, g) in enumerate(
             zip(model.parameters(), torch.autograd.grad(loss, [*model.parameters()]), strict=True)

@@ -80,7 +80,7 @@ def test_order_and_augmentation_depend_on_seed_and_epoch_alone():
     other = stream_of(made(seed=5), seed=1, augmentation="none", normalization="mean_image")
     for number in (3, 0, 2, 1):  # in any order: a resumed run starts anywhere
         assert all(map(torch.equal, other._epoch(number), epochs[number]))
-    assert torch.equal(torch.get_rng_state(), untouched)  # dropout would draw from it
+    assert torch.equal(torch.get_rng_state(), untouched)
     # No epoch of one seed is an epoch of another, as adding the two up would make it.
     orders = {tuple(order(stream_of(arrays, seed=seed), epoch)) for seed in range(4) for epoch in range(4)}
     assert len(orders) == 16

@@ -16,7 +16,7 @@ GROUPS = {
         "altair mlflow optuna pandas ray rich scipy sklearn streamlit torch torchvision typer vl_convert",
     ),
     "torch": (
-        "checkpoints data decoding devices lars models noise_meter norm optimizers streaming training",
+        "adam checkpoints data decoding devices draws lars models noise_meter norm optimizers streaming training",
         "altair mlflow optuna pandas ray typer",
     ),
     "mlflow": ("search_launch store tracking", "altair optuna ray torch typer"),

@@ -57,17 +57,21 @@ class Lars:
 
 
 class Adam:
-    """Kingma and Ba 2015, Algorithm 1, beta1 being that of the update at hand, in the correction of the bias too."""
+    """Kingma and Ba 2015, section 3: moments are means of all gradients and squares, by weights that add up to 1."""
 
     def __init__(self):
-        self.m, self.v, self.t = 0.0, 0.0, 0
+        self.gradients, self.beta1s = [], []
 
     def change(self, w, g, decay, lr, beta1, beta2=0.999, eps=1e-8):
-        g = g + decay * w
-        self.t += 1
-        self.m = beta1 * self.m + (1 - beta1) * g
-        self.v = beta2 * self.v + (1 - beta2) * g**2
-        return lr * self.m / (1 - beta1**self.t) / (np.sqrt(self.v / (1 - beta2**self.t)) + eps)
+        self.gradients.append(g + decay * w)
+        self.beta1s.append(beta1)
+        count = len(self.gradients)
+        # A gradient comes in with 1 - beta, and is multiplied by the beta of each update after it.
+        firsts = [(1 - self.beta1s[i]) * np.prod(self.beta1s[i + 1 :]) for i in range(count)]
+        seconds = [(1 - beta2) * beta2 ** (count - 1 - i) for i in range(count)]
+        first = np.average(self.gradients, axis=0, weights=firsts)
+        second = np.average(np.square(self.gradients), axis=0, weights=seconds)
+        return lr * first / (np.sqrt(second) + eps)
 
 
 class AdamW(Adam):
@@ -162,6 +166,62 @@ def test_updates_equal_the_rule_in_numpy_with_factors_on_lr_and_weight_decay(nam
 @pytest.mark.parametrize("name", WITH_MOMENTUM)
 def test_momentum_may_be_zero_at_first_at_last_or_for_a_while(name, momenta):
     check_against_numpy(name, [Setting(0.1, 8, momentum) for momentum in momenta], 0.01)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_a_rise_of_adams_beta1_makes_no_update_longer(name):
+    # Of equal gradients every mean is that gradient, so that each update moves a weight by lr: with 1 - beta1^t, the
+    # fourth would by 12.9 lr.
+    model = Net()
+    optimizer = build(name, model, 0.0)
+    for number, momentum in enumerate([0.0, 0.5, 0.7, 0.98, 0.98, 0.85, 0.5]):
+        before = model.a.detach().clone()
+        apply_setting(optimizer, Setting(0.1, 8, momentum))
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        torch.testing.assert_close(before - model.a.detach(), torch.full_like(before, 0.1), msg=f"update {number}")
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_adam_of_constant_beta1_is_torchs_bit_for_bit(kind):
+    finals = []
+    for ours in (True, False):
+        model, random = Net(dict.fromkeys(FACTORS, (1.0, 1.0))), np.random.default_rng(3)
+        name = "adamw" if kind is torch.optim.AdamW else "adam"
+        optimizer = build(name, model, 0.01) if ours else kind(model.parameters(), weight_decay=0.01, fused=True)
+        for lr in (0.1, 0.3, 0.02, 0.0, 0.2):
+            if ours:
+                apply_setting(optimizer, Setting(lr, 8, 0.9))
+            else:
+                optimizer.param_groups[0]["lr"] = lr
+            for parameter in model.parameters():
+                parameter.grad = torch.tensor(random.normal(size=parameter.shape))
+            optimizer.step()
+        finals.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    assert torch.equal(*finals)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_adams_state_of_a_version_without_the_product_of_betas_is_taken_up(count):
+    def moved(forget):
+        model, random = Net(), np.random.default_rng(4)
+        optimizer = build("adam", model, 0.01)
+        for number, momentum in enumerate([0.9] * count + [0.9, 0.5, 0.7]):
+            if forget and number == count:
+                state = optimizer.state_dict()
+                for group in state["param_groups"]:
+                    for name in ("updates", "beta1", "beta1_product"):
+                        del group[name]
+                optimizer = build("adam", model, 0.01)
+                optimizer.load_state_dict(state)
+            apply_setting(optimizer, Setting(0.1, 8, momentum))
+            for parameter in model.parameters():
+                parameter.grad = torch.tensor(random.normal(size=parameter.shape))
+            optimizer.step()
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    assert torch.equal(moved(forget=True), moved(forget=False))
 
 
 def test_sgd_without_momentum_is_a_plain_step():

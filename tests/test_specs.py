@@ -83,6 +83,25 @@ def test_every_field_but_the_label_is_part_of_the_key(name):
     assert one != other
 
 
+# By the hash of the fields alone, as `HASHED` is one: where a run comes to what it did in the first version.
+@pytest.mark.parametrize(("changes", "kept"), [
+    ({"optimizer": "adam"}, True),
+    ({"optimizer": "adamw", "policy": Policy(0.1, 100, Piecewise((0.9, 0.9), at=(2,)))}, True),
+    ({"optimizer": "adam", "policy": Policy(0.1, 100, Piecewise((0.9, 0.5), at=(6,)))}, True),  # after the last epoch
+    ({"optimizer": "adam", "policy": Policy(0.1, 100, Piecewise((0.9, 0.5), at=(2,)))}, False),
+    ({"optimizer": "adamw", "policy": Policy(0.1, 100, Linear(0.9, 0.5, 5))}, False),
+    ({"policy": Policy(0.1, 100, Linear(0.9, 0.5, 5))}, True),
+    ({"model": "resnet110"}, True),
+    ({"model": "wrn_28_10"}, True),
+    ({"model": "resnet110_stochastic"}, False),
+    ({"model": "vgg16"}, False),
+])  # fmt: skip
+def test_a_key_is_another_only_where_the_same_fields_come_to_another_end_than_they_did(changes, kept):
+    run = spec(**changes)
+    fields = {name: value for name, value in run.to_dict().items() if name in json.loads(HASHED)}
+    assert (run.key == hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]) == kept
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lrbs_core.draws import Drawing
+
 __all__ = ["resnet", "stochastic_resnet"]
 
 # p_L in the experiments of Huang et al. 2016 (arXiv 1603.09382).
@@ -54,7 +56,7 @@ class _WithZeroGradients(torch.autograd.Function):
         return slope, *map(torch.zeros_like, ctx.saved_tensors)
 
 
-class _StochasticBlock(_Block):
+class _StochasticBlock(_Block, Drawing):
     """A block whose branch survives with probability `survival` in training, and is scaled by it in evaluation."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, survival: float) -> None:
@@ -64,8 +66,7 @@ class _StochasticBlock(_Block):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return functional.relu(self.survival * self.branch(x) + self.shortcut(x))
-        # Drawn on the CPU, wherever the images are: a GPU is not waited for.
-        if torch.rand((), device="cpu") < self.survival:
+        if self.draws.survives(self.layer, self.survival):
             return super().forward(x)
         # Without gradients, torch's SGD would skip the block, and its fused kernel fails where only some have velocity.
         straight: Tensor = _WithZeroGradients.apply(self.shortcut(x), *self.parameters())
@@ -100,9 +101,9 @@ def stochastic_resnet(classes: int, channels: int, image_size: int, depth: int) 
     Block l of L = 3n survives with probability p_l = 1 - l/L (1 - p_L), p_L = 0.5 (equation 4). In training a block
     that does not is ReLU(shortcut(x)): its branch costs nothing, its batch-norm statistics stay, and its gradients are
     zero, so that velocity and weight decay go on, as in the authors' code. In evaluation every block is
-    ReLU(p_l branch(x) + shortcut(x)) (equation 5). A block draws once a micro-batch, from torch's CPU generator; as
-    with dropout, how a batch is cut into micro-batches matters. The authors' shortcuts average pixels where these take
-    every second one. Raises ValueError for a depth other than 6n + 2.
+    ReLU(p_l branch(x) + shortcut(x)) (equation 5). A block draws once an update, as in the paper, however that is cut
+    into micro-batches (`lrbs_core.draws`, which training sets up). The authors' shortcuts average pixels where these
+    take every second one. Raises ValueError for a depth other than 6n + 2.
 
     >>> model = stochastic_resnet(classes=10, channels=3, image_size=32, depth=20)
     >>> [round(layer.survival, 2) for layer in model if isinstance(layer, _StochasticBlock)]

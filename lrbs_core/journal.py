@@ -116,9 +116,16 @@ class RunFolder:
         folders, unreadable = [], []
         for path in sorted(directory.rglob("spec.json")):
             try:
-                folders.append(cls(path.parent))
+                folder = cls(path.parent)
             except ValueError as error:
                 unreadable.append(str(error))
+                continue
+            if path.absolute().parent.name == folder.spec.superseded_key:
+                unreadable.append(
+                    f"{path.parent}: run by an earlier lrbs, which brought its spec to another end: use that"
+                )
+            else:
+                folders.append(folder)
         return folders, unreadable
 
     @property

@@ -195,15 +195,23 @@ class RunSpec:
 
         Optional fields count only where they differ from their default, so that a field added in a later version
         leaves the keys of older runs as they are. Where a later version brings the same spec to another end, what has
-        changed (`_revisions`) counts too, so that a run of an older one does not pass for it.
+        changed counts too, so that a run of an older one does not pass for it (`superseded_key`).
         """
+        return self._key(self._revisions())
+
+    @property
+    def superseded_key(self) -> str | None:
+        """The key that older versions gave this spec, where it comes to another end now; else None."""
+        return self._key([]) if self._revisions() else None
+
+    def _key(self, revisions: list[str]) -> str:
         optional = {f.name: f.default for f in dataclasses.fields(self) if f.default is not dataclasses.MISSING}
         content = {
             name: value
             for name, value in self.to_dict().items()
             if name != "label" and not (name in optional and getattr(self, name) == optional[name])
         }
-        if revisions := self._revisions():
+        if revisions:
             content["revisions"] = revisions
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

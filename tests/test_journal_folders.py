@@ -1,5 +1,6 @@
 """A run's folder: it knows its spec and its sweep, and one that cannot be read is named."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,16 @@ def test_a_run_s_folder_is_named_by_its_key_and_keeps_its_spec(tmp_path):
     found, (unreadable,) = RunFolder.find(tmp_path)
     assert [(one.sweep, one.spec.label) for one in found] == [("goyal", "a"), ("smith", "b")]
     assert unreadable.startswith(f"{tmp_path}/a/b/spec.json: a run must have")
+
+
+def test_a_run_of_a_version_in_which_its_spec_came_to_another_end_is_named_and_not_taken_for_one_of_now(tmp_path):
+    now = replace(SPEC, model="vgg16")
+    folder = RunFolder.create(tmp_path, "smith", now)
+    before = folder.path.rename(folder.path.with_name(now.superseded_key))
+    assert RunFolder.find(tmp_path) == (
+        [], [f"{before}: run by an earlier lrbs, which brought its spec to another end: use that"]
+    )  # fmt: skip
+    assert [one.spec for one in RunFolder.find(RunFolder.create(tmp_path, "smith", now).path)[0]] == [now]
 
 
 @pytest.mark.parametrize("within", [".", "smith", f"smith/{SPEC.key}"])

@@ -11,7 +11,10 @@ from lrbs_core.noise import noise_scale
 from lrbs_core.policies import Policy, Setting, whole
 from lrbs_core.schedules import Schedule
 
-__all__ = ["Partial", "Phase", "Plan", "Update", "make_plan", "micro_batches", "rate_an_epoch", "to_epochs", "walk"]
+__all__ = [
+    "Partial", "Phase", "Plan", "Update", "make_plan", "micro_batch_limit", "micro_batches", "rate_an_epoch",
+    "to_epochs", "walk",
+]  # fmt: skip
 
 Partial = Literal["keep", "drop", "carry"]
 
@@ -144,6 +147,15 @@ def micro_batches(size: int, limit: int, ghost_size: int | None = None) -> list[
     sizes = [(share + (part < larger)) * unit for part in range(parts)]
     sizes[-1] += rest
     return sizes
+
+
+def micro_batch_limit(asked: int | None, default: int, ghost_size: int | None = None) -> int:
+    """Most examples in one forward/backward: as asked, else the default, or the ghost size where that is more.
+
+    >>> micro_batch_limit(None, 2048, ghost_size=4096), micro_batch_limit(1024, 2048), micro_batch_limit(None, 2048)
+    (4096, 1024, 2048)
+    """
+    return max(default, ghost_size or 1) if asked is None else asked
 
 
 def _batches(schedule: Schedule, examples: int, epochs: float, partial: Partial) -> Iterator[tuple[int, int, int]]:

@@ -18,7 +18,7 @@ from lrbs_core.policies import Policy, whole
 from lrbs_core.schedules import exactly, extreme
 from lrbs_core.schedules.base import listed
 
-__all__ = ["EXAMPLES", "IMAGE_SUFFIXES", "Machine", "RunSpec"]
+__all__ = ["EXAMPLES", "IMAGE_SUFFIXES", "MICRO_BATCH", "Machine", "RunSpec"]
 
 # Training examples of the named datasets; of "imagefolder:NAME" the spec itself says how many there are.
 EXAMPLES = {"digits": 1437, "cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
@@ -27,6 +27,9 @@ EXAMPLES = {"digits": 1437, "cifar10": 50_000, "cifar100": 50_000, "imagenet": 1
 EXACT = 2**53
 # More updates than any run makes: 800 epochs of ImageNet one example at a time. A plan takes minutes to count as many.
 MOST_UPDATES = 10**9
+
+# Most examples in one forward/backward by the kind of device, unless a machine says otherwise.
+MICRO_BATCH = {"cpu": 128, "cuda": 2048}
 
 # What counts as an image in an image folder.
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
@@ -288,10 +291,16 @@ def _whole_number(name: str, value: Any, at_least: int) -> None:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how to run: settings that change the speed, never the science, and so are not in the key.
+    """Where and how to run: what a spec comes to is the same but for rounding, and so none of it is in the key.
+
+    Device, micro-batches, threads and `compile` change the order in which floats are added up, and so last bits, which
+    training may carry further; never which examples come when, how they are augmented, and what is dropped. `bf16` is
+    more: it rounds to 8 bits, and a report says so where runs that it compares differ in it; a run keeps to one of the
+    two. `measure_noise` changes nothing.
 
     - `data_dir`: the folder that holds the datasets; `device`: "cpu", "cuda", "cuda:1", or "auto" (CUDA if there).
-    - `micro_batch`: most examples in one forward/backward; None: 128 on a CPU (its cache), 2048 on a GPU.
+    - `micro_batch`: most examples in one forward/backward; None: 128 on a CPU (its cache), 2048 on a GPU, or the ghost
+      size where that is more.
     - `threads`: CPU threads of a run. `workers`: processes that read a streamed image folder; 0: the run itself does.
     - `bf16`: autocast to bfloat16. `compile`: torch.compile.
     - `measure_noise`: whether rows tell the gradient noise scale (`noise_meter`), for an eighth more examples.

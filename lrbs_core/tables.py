@@ -15,11 +15,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from lrbs_core.noise import measured_ends, noise_scale
-from lrbs_core.planning import micro_batches
+from lrbs_core.planning import micro_batch_limit, micro_batches
 from lrbs_core.policies import Policy
 from lrbs_core.range_test import Bounds, bounds_of
 from lrbs_core.schedules import Linear, Triangular, schedule_from_dict
-from lrbs_core.specs import RunSpec
+from lrbs_core.specs import MICRO_BATCH, RunSpec
 from lrbs_core.sweeping import Sweep
 
 if TYPE_CHECKING:
@@ -67,8 +67,11 @@ def _policies(sweep: Sweep) -> list[RunSpec]:
     return list({spec.label: spec for spec in reversed(sweep.runs)}.values())[::-1]
 
 
-def print_plan(sweep: Sweep, speeds: dict[str, float], micro_batch: int) -> None:
-    """A table of phases for each policy. `speeds`: examples a second by model, for the hours."""
+def print_plan(sweep: Sweep, speeds: dict[str, float], micro_batch: int | None) -> None:
+    """A table of phases for each policy. `speeds`: examples a second by model, for the hours.
+
+    Without a `micro_batch`, the most examples in one forward/backward are what they are by default on a GPU.
+    """
     console, first, epochs = _console(), sweep.runs[0], [spec.epochs for spec in sweep.runs]
     console.print(
         f"[bold]{escape(sweep.name)}[/bold]: {len(sweep.runs)} runs, {first.examples:,} examples, "
@@ -78,11 +81,18 @@ def print_plan(sweep: Sweep, speeds: dict[str, float], micro_batch: int) -> None
     )
     for spec in _policies(sweep):
         plan, speed = spec.plan(), speeds.get(spec.model)
-        parts = len(micro_batches(plan.peak_batch_size, micro_batch, spec.ghost_size))
+        limit = micro_batch_limit(micro_batch, MICRO_BATCH["cuda"], spec.ghost_size)
+        raised = micro_batch is None and limit > MICRO_BATCH["cuda"]
+        parts = len(micro_batches(plan.peak_batch_size, limit, spec.ghost_size))
         runs = sum(other.label == spec.label for other in sweep.runs)
         console.print(
             f"\n[bold]{escape(spec.label)}[/bold]: {plan.updates:,} updates, peak batch {plan.peak_batch_size:,}"
-            + (f" in {parts} micro-batches of at most {micro_batch:,}" if parts > 1 else "")
+            + (
+                f" in {parts} micro-batch{'es' if parts > 1 else ''} of at most {limit:,}"
+                if parts > 1 or raised
+                else ""
+            )
+            + (f" (its ghost size, above the default of {MICRO_BATCH['cuda']:,})" if raised else "")
             + f", {runs} run{'s' if runs > 1 else ''}"
             + (f" of {plan.examples / speed / 3600:.2f} h" if speed else ""),
             soft_wrap=True,

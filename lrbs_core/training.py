@@ -22,9 +22,9 @@ from lrbs_core.draws import APART, use_draws
 from lrbs_core.journal import MEASURED, NOISE_SUMS, Row, Status, write_whole
 from lrbs_core.noise import noise_scale
 from lrbs_core.noise_meter import UNIT, NoiseMeter, held_parts
-from lrbs_core.planning import Update, micro_batches
+from lrbs_core.planning import Update, micro_batch_limit, micro_batches
 from lrbs_core.schedules import exactly
-from lrbs_core.specs import Machine, RunSpec
+from lrbs_core.specs import MICRO_BATCH, Machine, RunSpec
 from lrbs_core.streaming import Folder, FolderStream, scan
 
 __all__ = ["prepare", "train"]
@@ -40,8 +40,6 @@ def prepare(specs: Iterable[RunSpec], machine: Machine) -> None:
     GPU: the process that starts a sweep on a cluster may have none.
     """
     require_device_name(machine.device)
-    # Of "auto" only the run knows what it comes to: the larger micro-batch stands, so that nothing is refused wrongly.
-    limit = _micro_batch(machine, torch.device("cpu" if machine.device == "cpu" else "cuda"))
     checked = set()
     for spec in specs:
         images = (spec.augmentation, spec.normalization, spec.image_size)
@@ -55,7 +53,8 @@ def prepare(specs: Iterable[RunSpec], machine: Machine) -> None:
             _stream(spec, data, machine, torch.device("cpu"))
             with torch.device("meta"):
                 models.build(spec.model, data.classes, data.channels, data.image_size, spec.ghost_size)
-            micro_batches(1, limit, spec.ghost_size)
+            if machine.micro_batch is not None:
+                micro_batches(1, machine.micro_batch, spec.ghost_size)
 
 
 @contextmanager
@@ -88,10 +87,6 @@ def _check_examples(spec: RunSpec, data: Dataset | Folder) -> None:
             f"{spec.dataset} must have the {spec.examples} training examples of the plan, "
             f"but got {len(data.train_labels)}"
         )
-
-
-def _micro_batch(machine: Machine, device: torch.device) -> int:
-    return machine.micro_batch or (2048 if device.type == "cuda" else 128)
 
 
 def train(
@@ -159,7 +154,7 @@ class _Run:
     def __init__(self, spec: RunSpec, data: Dataset | Folder, machine: Machine, device: torch.device) -> None:
         _check_examples(spec, data)
         self.spec, self.data, self.device, self.bf16 = spec, data, device, machine.bf16
-        self.limit = _micro_batch(machine, device)
+        self.limit = micro_batch_limit(machine.micro_batch, MICRO_BATCH[device.type], spec.ghost_size)
         self.stream = _stream(spec, data, machine, device)
         torch.manual_seed(spec.seed)
         model = models.build(spec.model, data.classes, data.channels, data.image_size, spec.ghost_size)

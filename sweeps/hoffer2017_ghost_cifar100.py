@@ -1,14 +1,15 @@
 """Hoffer et al. 2017: what a large batch loses and regains step by step, WRN-16-4 on CIFAR-100.
 
-    lrbs run sweeps/hoffer2017_ghost_cifar100.py --gpus-per-run 1 --bf16 --micro-batch 4096
+    lrbs run sweeps/hoffer2017_ghost_cifar100.py --gpus-per-run 1 --bf16
 
 B 128 against 4096: as it is, with lr times sqrt(4096/128), with ghost batch norm of 128 too, and with regime
 adaptation (epochs and drops times 32, so that the updates are as many). Expected: 73.70, 68.15, 69.05, 71.20 and
 73.57 % (its code and slides). Taken, as not stated: lr 0.1, divided by 5 at epochs 60, 120, 160 of 200, momentum 0.9,
 weight decay 5e-4, flips and crops, as in WRN's code. Without ghost norm a statistic is over the whole batch, so that
-a micro-batch must be one.
+a micro-batch is one too.
 
-Count convention: partial batches are kept, so that every image is seen.
+Count convention: batches run on into the next epoch, so that 32 times the examples in 32 times the epochs are as many
+updates, 78125. (The paper's code keeps an epoch's last, smaller batch: 83200 for 78200.)
 Cost: 5 policies x 3 seeds of 200 epochs of 50000 images, 6400 epochs with regime adaptation; a day or more on one
 GPU.
 """
@@ -50,7 +51,7 @@ def runs() -> list[RunSpec]:
             augmentation="flip_crop",
             normalization="channel",
             epochs=epochs,
-            partial="keep",
+            partial="carry",
             seed=seed,
         )
         for label, (policy, ghost_size, epochs, _) in POLICIES.items()

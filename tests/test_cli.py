@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from made import bits, command, document, journal_rows, kill_at_row, lrbs, unclocked, write_sweep
+from made import bits, command, document, journal_rows, kill_at_row, lrbs, noise_spec, unclocked, write_sweep
 from mlflow import MlflowClient
 from PIL import Image
 
+from lrbs_core import training
+from lrbs_core.commands.launching import prepare
 from lrbs_core.journal import METRICS
+from lrbs_core.specs import Machine
 
 FIG1 = "sweeps/smith2018_fig1_cifar10.py"
 
@@ -201,6 +204,16 @@ def runs():
 """
 GOOD = {"batch": 16, "momentum": 0.9, "dataset": "digits", "examples": 0, "ghost": 8}
 PICTURES = {"dataset": "imagefolder:pictures", "examples": 40}
+
+
+@pytest.mark.parametrize(("asked", "says"), [
+    (None, "micro-batches are 150 and 300 examples where the ghost size is, above the default of 128\n"), (512, ""),
+])  # fmt: skip
+def test_before_it_runs_it_says_where_the_default_micro_batch_gives_way(monkeypatch, capsys, asked, says):
+    monkeypatch.setattr(training, "prepare", lambda *_: None)
+    specs = [noise_spec(batch_size=300, examples=300, model="convnet", ghost_size=size) for size in (300, 8, 150)]
+    prepare(specs, Machine(device="cpu", micro_batch=asked))
+    assert capsys.readouterr().err == says
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,19 @@ import re
 import statistics
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from lrbs_core import Policy, sweeping
+from lrbs_core.cli import app
 from lrbs_core.data import to_device
 from lrbs_core.decoding import Arrays
-from lrbs_core.specs import Machine
+from lrbs_core.planning import micro_batch_limit, micro_batches
+from lrbs_core.specs import MICRO_BATCH, Machine
 from lrbs_core.training import train
 
 ROOT = Path(__file__).parents[1]
@@ -75,6 +79,40 @@ class TestEverySweep:
             for claim in sweep.claims:
                 if claim.metric == "updates" and claim.policy == spec.label:
                     assert claim.holds(updates), (claim, updates)
+
+    def test_is_planned_and_reported_in_text(self, path, store):
+        """In this process: one of its own would take seconds for each. `run` is `test_every_network_makes_...`."""
+        shown = {name: CliRunner().invoke(app, [name, str(path), *options]) for name, options in store.items()}
+        assert [(result.exit_code, result.exception) for result in shown.values()] == [(0, None)] * 2
+        for label in {spec.label for spec in sweeping.load(path).runs}:
+            assert re.search(
+                rf"^{re.escape(label)}: [\d,]+ updates, peak batch [\d,]+", shown["plan"].output, re.MULTILINE
+            )
+            assert label in shown["report"].output
+        assert f"no run of {path.stem}, as given, is in sqlite:///" in shown["report"].output
+
+    def test_fits_the_micro_batches_that_a_machine_has_of_itself(self, path):
+        for ghost_size in {spec.ghost_size for spec in sweeping.load(path).runs}:
+            for default in MICRO_BATCH.values():
+                limit = micro_batch_limit(None, default, ghost_size)
+                assert max(micro_batches(100_000, limit, ghost_size)) < limit + (ghost_size or 1)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Options of the commands, of which `report` reads a store without runs."""
+    folder = tmp_path_factory.mktemp("store")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    mlflow.MlflowClient(uri).search_experiments()  # makes it
+    return {"plan": ["--out", str(folder)], "report": ["--tracking-uri", uri]}
+
+
+def test_regime_adaptation_makes_as_many_updates_as_the_small_batch():
+    # Hoffer et al. 2017, section 5: what a large batch lacks is updates, and the adapted regime has no fewer.
+    runs = sweeping.load(ROOT / "sweeps" / "hoffer2017_ghost_cifar100.py").runs
+    updates = {spec.label: spec.plan().updates for spec in runs}
+    # 200 epochs of 50,000 examples in batches of 128.
+    assert updates["+ regime adaptation"] == updates["small batch"] == 200 * 50_000 / 128
 
 
 @pytest.mark.slow

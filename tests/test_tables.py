@@ -74,6 +74,18 @@ def test_a_phase_in_which_lr_moves_shows_both_its_ends(capsys):
         assert [first, "→", last, "8", "0.9"] in [shown[i : i + 5] for i in range(len(shown))]
 
 
+@pytest.mark.parametrize(("asked", "says"), [
+    (None, "peak batch 6,000 in 2 micro-batches of at most 3,000 (its ghost size, above the default of 2,048), 1 run"),
+    (6000, "peak batch 6,000, 1 run"),
+    (4000, "peak batch 6,000 in 2 micro-batches of at most 4,000, 1 run"),
+])  # fmt: skip
+def test_a_plan_says_where_the_default_micro_batch_gives_way_to_the_ghost_size(capsys, asked, says):
+    fields = {"policy": Policy(0.1, 6000, 0.9), "ghost_size": 3000, "dataset": "cifar10", "examples": 0}
+    spec = dataclasses.replace(made_spec(), model="convnet", **fields)
+    tables.print_plan(Sweep("made", "", (), (spec,)), {}, asked)
+    assert says in capsys.readouterr().out
+
+
 def test_a_sweep_of_runs_of_several_lengths_tells_the_shortest_and_the_longest(capsys):
     runs = tuple(dataclasses.replace(made_spec(f"of {epochs}"), epochs=epochs) for epochs in (84, 50, 140))
     tables.print_plan(Sweep("made", "", (), runs), {}, micro_batch=128)

@@ -207,12 +207,17 @@ def test_what_does_not_fit_is_refused_with_the_runs_label_and_before_the_first_r
             attempt()
 
 
-def test_a_ghost_size_is_held_against_the_micro_batch_of_the_device_that_will_run(monkeypatch):
-    monkeypatch.setattr(training, "load", lambda *_: DATA._replace(train_labels=torch.zeros(300)))
-    spec = noise_spec(batch_size=200, examples=300, model="convnet", ghost_size=200)
-    prepare([spec], replace(MACHINE, device="cuda"))  # from where there may be none
-    with pytest.raises(ValueError, match="run 'made': micro_batch >= ghost_size must hold, but got micro_batch=128, g"):
-        prepare([spec], MACHINE)
+def test_a_ghost_size_raises_the_default_micro_batch_and_is_held_against_one_that_is_asked_for(monkeypatch):
+    spec = noise_spec(batch_size=100, model="convnet", ghost_size=100)
+    monkeypatch.setattr(training, "load", lambda *_: DATA)
+    monkeypatch.setattr(training, "MICRO_BATCH", {"cpu": 40})
+    taken, batch = [], Stream.batch
+    monkeypatch.setattr(Stream, "batch", lambda self, *cut: (taken.append(cut), batch(self, *cut))[1])
+    prepare([spec], MACHINE)
+    finish(start(spec))
+    assert taken == [(0, 100), (100, 100)]
+    with pytest.raises(ValueError, match="run 'made': micro_batch >= ghost_size must hold, but got micro_batch=40"):
+        prepare([spec], replace(MACHINE, micro_batch=40))
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from lrbs_core import sweeping, tables
-from lrbs_core.commands.launching import Launch, say
+from lrbs_core.commands.launching import Launch, prepare, say
 from lrbs_core.commands.options import (
     Address,
     AsJson,
@@ -76,7 +76,7 @@ def discover(
     launch = Launch(design.settings, population * design.generations, out, tracking_uri, offline)
     from lrbs_core import checkpoints, devices, training
 
-    training.prepare([design.source], machine)
+    prepare([design.source], machine)
     with launch:
         found = Discovery(design, out, checkpoints.extend, launch.stored, launch.opened)
 

@@ -12,7 +12,7 @@ import typer
 
 from lrbs_core import sweeping
 from lrbs_core.journal import FINAL, Reader, RunFolder
-from lrbs_core.specs import Machine, RunSpec
+from lrbs_core.specs import MICRO_BATCH, Machine, RunSpec
 from lrbs_core.sweeping import Sweep
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lrbs_core.results import RunRecord
     from lrbs_core.tracking import Delivery
 
-__all__ = ["Launch", "run_missing", "say"]
+__all__ = ["Launch", "prepare", "run_missing", "say"]
 
 
 def run_missing(
@@ -39,9 +39,7 @@ def run_missing(
         from lrbs_core import store, tracking
 
         client = store.connect(tracking_uri)
-    from lrbs_core import training
-
-    training.prepare(sweep.runs, machine)
+    prepare(sweep.runs, machine)
     folders = [RunFolder.create(out, sweep.name, spec) for spec in sweep.runs]
     left = sweeping.pending(folders)
     with ExitStack() as stack:
@@ -77,6 +75,19 @@ def run_missing(
         say(f"{failed} run(s) failed (tracebacks in {out / sweep.name}/*/journal.jsonl): the same command tries again")
     if failed or undone:
         raise typer.Exit(1)
+
+
+def prepare(specs: Sequence[RunSpec], machine: Machine) -> None:
+    """`training.prepare`, and a line where a default gives way, as a ghost batch must lie within one micro-batch."""
+    from lrbs_core import devices, training
+
+    training.prepare(specs, machine)
+    on_gpu = machine.device.startswith("cuda") or (machine.device == "auto" and devices.gpus_here())
+    default = MICRO_BATCH["cuda" if on_gpu else "cpu"]
+    larger = sorted({spec.ghost_size for spec in specs if spec.ghost_size is not None and spec.ghost_size > default})
+    if machine.micro_batch is None and larger:
+        sizes = " and ".join(f"{size:,}" for size in larger)
+        say(f"micro-batches are {sizes} examples where the ghost size is, above the default of {default:,}")
 
 
 class Launch:

@@ -55,7 +55,8 @@ GpusPerRun = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:NUMBER.")]
 MicroBatch = Annotated[
-    int | None, typer.Option(min=1, help="Most examples in one forward/backward; else 128 (CPU), 2048 (GPU).")
+    int | None,
+    typer.Option(min=1, help="Most examples in one forward/backward; else 128 (CPU), 2048 (GPU), or the ghost size."),
 ]
 Bf16 = Annotated[bool, typer.Option("--bf16", help="Autocast to bfloat16.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]

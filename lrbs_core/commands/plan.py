@@ -13,6 +13,7 @@ from lrbs_core.commands.options import (
     AsJson,
     Data,
     DataDir,
+    MicroBatch,
     Model,
     Out,
     Scale,
@@ -33,7 +34,7 @@ def plan(
     seeds: Seeds = None,
     data_dir: DataDir = Path("data"),
     out: Out = Path("lrbs-runs"),
-    micro_batch: Annotated[int, typer.Option(min=1, help="Most examples in one forward/backward.")] = 2048,
+    micro_batch: MicroBatch = None,
     examples_per_second: Annotated[
         float | None, typer.Option(min=0.001, help="For the hours; else what earlier runs in --out measured.")
     ] = None,

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lrbs_core import sweeping, tables
-from lrbs_core.commands.launching import Launch, say
+from lrbs_core.commands.launching import Launch, prepare, say
 from lrbs_core.commands.options import (
     Address,
     AsJson,
@@ -92,7 +92,7 @@ def search(
     launch = Launch(design.settings, seeds * design.size, out, tracking_uri, offline)
     from lrbs_core import devices, training
 
-    training.prepare(candidates.tried, machine)
+    prepare(candidates.tried, machine)
     with launch, Search(design, out, launch.stored, launch.opened) as found:
         say(f"{design.name}: {len(found.trials)} of {design.size} trials known, {found.left} run(s) of them to do")
         if serial or offline:

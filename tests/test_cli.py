@@ -83,8 +83,19 @@ def test_offline_needs_neither_ray_nor_mlflow_and_sync_delivers_it(sweep, tmp_pa
 
 
 def test_report_gives_the_journals_numbers(sweep, tmp_path):
-    assert lrbs("run", sweep, "--serial", cwd=tmp_path).returncode == 0
-    files = ("--csv", "t.csv", "--figure", "t.svg", "--html", "t.html", "--markdown", "T.md")
+    assert lrbs("run", sweep, "--serial", "--measure-noise", cwd=tmp_path).returncode == 0
+    files = (
+        "--csv",
+        "t.csv",
+        "--figure",
+        "t.svg",
+        "--noise-figure",
+        "noise.svg",
+        "--html",
+        "t.html",
+        "--markdown",
+        "T.md",
+    )
     report = document(lrbs("report", sweep, "--json", *files, cwd=tmp_path))
     last = {key: rows[-1] for key, rows in journal_rows(tmp_path).items()}
     for policy in report["policies"]:
@@ -100,7 +111,12 @@ def test_report_gives_the_journals_numbers(sweep, tmp_path):
     assert report["claims"][0]["verdict"] == "reproduced"
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 5
     assert "<svg" in (tmp_path / "t.svg").read_text()
+    assert "gradient noise scale" in (tmp_path / "noise.svg").read_text()
     assert "## tiny" in (tmp_path / "T.md").read_text()
+    # Read back from MLflow, the sums are those of the journals, over both seeds.
+    rows = [row for run_rows in journal_rows(tmp_path).values() for row in run_rows]
+    assert report["noise_measured"]
+    assert sum(row["noise_n"] for row in rows) > 0
     # The page also opens from the launch, in MLflow.
     client, runs = children(tmp_path)
     stored = client.download_artifacts(runs[0].data.tags["mlflow.parentRunId"], "report.html", tmp_path)

@@ -41,6 +41,10 @@ def report(
     figure: Annotated[
         Path | None, typer.Option(help="Draw accuracy against epochs and updates: a .svg or .png file.", callback=drawn)
     ] = None,
+    noise_figure: Annotated[
+        Path | None,
+        typer.Option(help="Draw the noise scale, planned and measured: a .svg or .png file.", callback=drawn),
+    ] = None,
     markdown: Markdown = None,
     html: Annotated[
         Path | None, typer.Option(help="Write the report with its figures to this file.", callback=written)
@@ -70,7 +74,7 @@ def report(
         print(json.dumps(document, indent=1))
     else:
         tables.print_overview(document)
-    if not pairs and (figure or markdown or html):
+    if not pairs and (figure or noise_figure or markdown or html):
         raise ValueError("a figure or page needs at least one run, but the store has none of this sweep")
     if csv is not None:
         results.run_table(pairs).to_csv(csv, index=False)
@@ -82,11 +86,14 @@ def report(
         text = html_of(sweep, pairs, document, _commit(sweep_file))
         html.write_text(text)
         tracking.tell_parents(client, sweep.name, [spec.key for spec, _ in pairs], {}, {"report.html": text})
-    if figure is not None:
+    if figure is not None or noise_figure is not None:
         from lrbs_core import figures
 
         labels = list(dict.fromkeys(spec.label for spec in sweep.runs))
-        figures.save(figures.accuracy_chart(figures.accuracy_numbers(pairs), labels), figure)
+        if figure is not None:
+            figures.save(figures.accuracy_chart(figures.accuracy_numbers(pairs), labels), figure)
+        if noise_figure is not None:
+            figures.save(figures.noise_chart(figures.noise_numbers(pairs), labels), noise_figure)
 
 
 def _commit(sweep_file: Path) -> str:

@@ -92,6 +92,8 @@ def show_policies(document: dict[str, Any]) -> None:
             line["gradient noise scale"] = " → ".join(measured_ends(policy))
         lines.append(line)
     _table(lines)
+    if document["mixed_precision"]:
+        st.warning(plain(document["mixed_precision"]))
 
 
 def show_comparisons(document: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from lrbs_core.claims import Measured, Verdict, verdict
 from lrbs_core.journal import printable, write_whole
 from lrbs_core.noise import GradientNoise, noise_scale, noise_text
 from lrbs_core.planning import Phase
-from lrbs_core.results import RunRecord, measure, noise_by_phase, run_table
+from lrbs_core.results import RunRecord, measure, mixed_precision, noise_by_phase, run_table
 from lrbs_core.schedules import schedule_from_dict
 from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import Comparison, compare, mean_interval
@@ -95,6 +95,7 @@ def overview(
         "baseline": baseline,
         "margin": margin,
         "target": target,
+        "mixed_precision": mixed_precision(pairs),
         "machines": sorted({record.machine for _, record in pairs if record.machine}),
         "noise_measured": noise_measured,
         "policies": policies,
@@ -150,6 +151,7 @@ def markdown(document: dict[str, Any]) -> str:
         f"    {command(document)}",
         "",
         *(f"Run on {_escaped(machine)}." for machine in document["machines"]),
+        *([_escaped(document["mixed_precision"])] if document["mixed_precision"] else []),
         "",
         *_table("policy", "updates", "n", "test accuracy, %", "train loss"),
     ]

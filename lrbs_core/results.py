@@ -16,7 +16,8 @@ from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import mean_interval
 
 __all__ = [
-    "RunRecord", "curves", "measure", "measured_noise", "noise_by_phase", "progress", "run_table", "seconds_to_go",
+    "RunRecord", "curves", "measure", "measured_noise", "mixed_precision", "noise_by_phase", "progress", "run_table",
+    "seconds_to_go",
 ]  # fmt: skip
 
 
@@ -49,6 +50,25 @@ def run_table(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
     ]
     table = pd.DataFrame(lines, columns=columns)
     return table.astype(dict.fromkeys(("updates", "examples", "batch_size"), "Int64"))
+
+
+def mixed_precision(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> str | None:
+    """A sentence that names the runs in bf16 where others with rows are not: a difference may be the precision's."""
+    bf16: dict[str, set[int]] = {}
+    others = False
+    for spec, record in pairs:
+        if record.machine and record.rows:
+            if "bf16" in record.machine.split(", "):  # as `devices.describe` has it
+                bf16.setdefault(spec.label, set()).add(spec.seed)
+            else:
+                others = True
+    if not (bf16 and others):
+        return None
+    runs = ", ".join(
+        f"{label} (seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))})"
+        for label, seeds in bf16.items()
+    )
+    return f"Not of one precision, which may be what differs: in bf16 are {runs}, the others in float32."
 
 
 def curves(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:

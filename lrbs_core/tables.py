@@ -159,6 +159,8 @@ def print_overview(document: dict[str, Any]) -> None:
             else ""
         )
     )
+    if document["mixed_precision"]:
+        console.print(escape(document["mixed_precision"]), soft_wrap=True)
     _print_comparisons(console, document)
     if document["claims"]:
         console.print(f"\nClaims of {escape(document['source'])}", soft_wrap=True)

@@ -103,8 +103,8 @@ def train(
     it if it is there (yielding again the rows made before it) and writes it as the machine says and at the end. Rows
     already in `journalled` are handed out as they stand there, so that a resumed run never tells a row twice
     differently. `data` stands in for the spec's dataset. On a CPU, equal specs give equal bits, resumed or not.
-    Raises ValueError for a spec that does not fit its data or network, or a checkpoint of another run, OSError where a
-    checkpoint cannot be written, and Preempted, after a checkpoint, once notice is given.
+    Raises ValueError for a spec that does not fit its data or network, or a checkpoint of another run or precision,
+    OSError where a checkpoint cannot be written, and Preempted, after a checkpoint, once notice is given.
     """
     device = device_of(machine)
     torch.set_num_threads(machine.threads)
@@ -154,6 +154,7 @@ class _Run:
     def __init__(self, spec: RunSpec, data: Dataset | Folder, machine: Machine, device: torch.device) -> None:
         _check_examples(spec, data)
         self.spec, self.data, self.device, self.bf16 = spec, data, device, machine.bf16
+        self.begun_in_bf16 = machine.bf16
         self.limit = micro_batch_limit(machine.micro_batch, MICRO_BATCH[device.type], spec.ghost_size)
         self.stream = _stream(spec, data, machine, device)
         torch.manual_seed(spec.seed)
@@ -313,6 +314,7 @@ class _Run:
         """The checkpoint: weights, optimizer, place in the plan, rows so far. What is drawn hangs on the place."""
         content: dict[str, Any] = {
             "key": self.spec.key,
+            "bf16": self.bf16,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "tally": self.tally,
@@ -325,10 +327,17 @@ class _Run:
         return saved(content)
 
     def restore(self, checkpoint: Path) -> None:
-        """Everything as it was when `state` was called. Raises ValueError for a file of another run, or of none."""
+        """All as it was at `state`. Raises ValueError for a file of another run or precision, or of none."""
         take_up(checkpoint, self.spec, self._take_up)
+        if self.begun_in_bf16 != self.bf16:
+            begun, fix = ("with", "give") if self.begun_in_bf16 else ("without", "leave out")
+            raise ValueError(
+                f"run {self.spec.label!r}: a run must keep to its precision, but was begun {begun} bf16: "
+                f"{fix} --bf16, or remove {checkpoint}"
+            )
 
     def _take_up(self, state: dict[str, Any]) -> None:
+        self.begun_in_bf16 = state.get("bf16", self.bf16)  # older versions did not note it
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.tally.copy_(state["tally"])

@@ -7,6 +7,7 @@ from made import made_noise, made_row, made_spec
 from scipy import stats
 
 from lrbs_core import Claim, Policy, Steps, Triangular, noise_scale
+from lrbs_core.html import html
 from lrbs_core.report import PAGE, markdown, overview, range_markdown, write_section
 from lrbs_core.store import Record
 from lrbs_core.sweeping import Sweep, override
@@ -119,6 +120,22 @@ def test_the_page_has_the_documents_numbers_and_the_command_that_made_them():
         r"| T\|1 | test accuracy of decaying | 90.4 ± 2 | 90.25 (88.34 to 92.16) | 2 | other settings |",
     ):
         assert line in page.splitlines()
+
+
+def test_where_runs_differ_in_bf16_every_form_of_the_report_says_so(capsys):
+    sweep = made_sweep()
+    all_pairs = records(sweep)
+    for number, mixed in ((0, False), (1, True), (len(all_pairs), False)):
+        machines = ["a CPU, torch 2, bf16"] * number + ["a CPU, torch 2"] * (len(all_pairs) - number)
+        pairs = [
+            (spec, Record(spec.key, record.status, machine, record.rows))
+            for (spec, record), machine in zip(all_pairs, machines, strict=True)
+        ]
+        document = overview(sweep, pairs)
+        print_overview(document)
+        forms = (capsys.readouterr().out, markdown(document), html(sweep, pairs, document, ""), json.dumps(document))
+        assert ["Not of one precision" in form for form in forms] == [mixed] * 4
+        assert ["in bf16 are decaying (seed 0), the others" in form for form in forms] == [mixed] * 4
 
 
 def test_a_section_of_the_page_takes_the_place_of_its_older_self(tmp_path):

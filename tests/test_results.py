@@ -8,7 +8,7 @@ from made import made_noise, made_row, made_spec
 from lrbs_core import Policy, Steps
 from lrbs_core.claims import Claim, verdict
 from lrbs_core.noise import NOT_TOLD
-from lrbs_core.results import curves, measure, noise_by_phase, run_table
+from lrbs_core.results import curves, measure, mixed_precision, noise_by_phase, run_table
 from lrbs_core.store import Record
 
 
@@ -40,6 +40,27 @@ def test_the_noise_of_a_phase_is_that_of_the_rows_that_lie_in_it():
     found = noise_by_phase(spec, spec.plan().phases, records)
     assert [noise.scale for noise in found] == pytest.approx([20, 80, 100])
     assert noise_by_phase(spec, spec.plan().phases, []) == [NOT_TOLD] * 3
+
+
+BF16, FULL = "a GPU, torch 2, bf16, compile", "a CPU called bf16-ish, torch 2"
+MIXED = [
+    ([BF16, BF16, BF16, BF16], None),
+    ([FULL, FULL, FULL, FULL], None),
+    # Nothing is known of what has not told, or has no row.
+    ([BF16, "", "", ""], None),
+    ([BF16, FULL, "", ""], "a (seed 0)"),
+    ([BF16, BF16, FULL, BF16], "a (seeds 0, 1), b (seed 1)"),
+]
+
+
+@pytest.mark.parametrize(("machines", "says"), MIXED)
+def test_runs_in_bf16_beside_others_are_named(machines, says):
+    runs = [pair(label, seed, 90.0) for label in "ab" for seed in range(2)]
+    pairs = [(spec, run._replace(machine=machine)) for (spec, run), machine in zip(runs, machines, strict=True)]
+    begun = pair("c", 0, 90.0, status="running", rows=0)
+    sentence = f"Not of one precision, which may be what differs: in bf16 are {says}, the others in float32."
+    expected = None if says is None else sentence
+    assert mixed_precision([*pairs, (begun[0], begun[1]._replace(machine=BF16))]) == expected
 
 
 def test_a_run_without_rows_is_there_and_empty():

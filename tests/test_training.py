@@ -207,6 +207,19 @@ def test_what_does_not_fit_is_refused_with_the_runs_label_and_before_the_first_r
             attempt()
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_run_keeps_to_the_precision_that_it_was_begun_in(tmp_path, begun):
+    spec, machine = noise_spec(evaluate_every_epochs=0.5), replace(EAGER, bf16=begun)
+    next(rows := start(spec, checkpoint := tmp_path / "checkpoint.pt", machine=machine))
+    next(rows)  # the first row's checkpoint is written before the second
+    rows.close()
+    how = "with bf16: give" if begun else "without bf16: leave out"
+    told = f"run 'made': a run must keep to its precision, but was begun {how} --bf16, or remove {checkpoint}"
+    with pytest.raises(ValueError, match=told):
+        finish(start(spec, checkpoint, machine=replace(machine, bf16=not begun)))
+    assert finish(start(spec, checkpoint, machine=machine))[1] == "finished"
+
+
 def test_a_ghost_size_raises_the_default_micro_batch_and_is_held_against_one_that_is_asked_for(monkeypatch):
     spec = noise_spec(batch_size=100, model="convnet", ghost_size=100)
     monkeypatch.setattr(training, "load", lambda *_: DATA)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lrbs_core.results import RunRecord
     from lrbs_core.tracking import Delivery
 
-__all__ = ["Launch", "prepare", "run_missing", "say"]
+__all__ = ["Launch", "prepare", "run_missing", "say", "say_mixed"]
 
 
 def run_missing(
@@ -100,6 +100,7 @@ class Launch:
         self.settings, self.runs, self.out = settings, runs, out
         self._ended: Mapping[str, Run] = {}
         self._read: dict[str, RunRecord] = {}
+        self._pairs: list[tuple[RunSpec, RunRecord]] = []
         self._client: MlflowClient | None = None
         if not offline:
             from lrbs_core import store
@@ -125,6 +126,8 @@ class Launch:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
         self._ends.__exit__(kind, *rest)
+        if kind is None:
+            say_mixed(self._pairs)
         if self._client and kind is None:
             _say_late(self._delivery, self.out)
 
@@ -139,6 +142,7 @@ class Launch:
     def opened(self, folder: RunFolder, record: RunRecord) -> None:
         """Hears of a run and what is known of it: it is watched from here on and told to the store."""
         self._watch.unknown = max(0, self._watch.unknown - 1)
+        self._pairs.append((folder.spec, record))
         if record.status not in FINAL:
             self._watch.add(folder)
         if self._client:
@@ -151,6 +155,14 @@ class Launch:
 
             tell_launch(self._client, self._parent, document, texts)
             _say_where(self._client, self.settings["sweep"])
+
+
+def say_mixed(pairs: Sequence[tuple[RunSpec, RunRecord]]) -> None:
+    """Names the runs in bf16 where others are not."""
+    from lrbs_core.results import mixed_precision
+
+    if mixed := mixed_precision(pairs):
+        say(mixed)
 
 
 def _say_late(delivery: Delivery, out: Path) -> None:

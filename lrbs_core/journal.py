@@ -20,8 +20,8 @@ from typing import Any, Literal, TypeGuard, get_args
 from lrbs_core.specs import EXACT, RunSpec
 
 __all__ = [
-    "FINAL", "FULL", "MEASURED", "METRICS", "WITH_ROWS", "Journal", "Reader", "Row", "RunFolder", "Status", "is_row",
-    "printable", "write_whole",
+    "FINAL", "FULL", "MEASURED", "METRICS", "OPTIONAL", "VALIDATED", "WITH_ROWS", "Journal", "Reader", "Row",
+    "RunFolder", "Status", "is_row", "printable", "write_whole",
 ]  # fmt: skip
 
 Status = Literal["running", "finished", "diverged", "stopped", "failed"]
@@ -38,6 +38,10 @@ METRICS = (
 )  # fmt: skip
 # What it holds too where `Machine.measure_noise` is set; NaN where it could not be told.
 MEASURED = ("gradient_noise_scale", "gradient_noise_scale_error")
+# What it holds too where training examples are set aside (`RunSpec.validation`).
+VALIDATED = ("validation_loss", "validation_accuracy")
+# All that some rows hold and others do not.
+OPTIONAL = (*MEASURED, *VALIDATED)
 # Of these, what is whole and not below 0; and all that a row must hold.
 COUNTS = ("row", "time_ms", "updates", "examples", "batch_size")
 NEEDED = {*COUNTS, *METRICS}

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from lrbs_core.claims import Claim, Measured
-from lrbs_core.journal import FINAL, MEASURED, METRICS, Row
+from lrbs_core.journal import FINAL, METRICS, OPTIONAL, Row
 from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import mean_interval
 
@@ -29,7 +29,7 @@ class RunRecord(Protocol):
 
 def run_table(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
     """One line a run: policy, seed, key, overrides, status, the last row's metrics, the machine."""
-    metrics = (*METRICS, *MEASURED)
+    metrics = (*METRICS, *OPTIONAL)
     columns = ["policy", "seed", "key", "overrides", "status", *metrics, "machine"]
     lines: list[dict[str, Any]] = [
         {
@@ -50,7 +50,7 @@ def run_table(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
 def curves(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
     """One line a row of a run: policy, seed, row and every metric."""
     lines = [{"policy": spec.label, "seed": spec.seed, **row} for spec, record in pairs for row in record.rows]
-    return pd.DataFrame(lines, columns=["policy", "seed", "row", *METRICS, *MEASURED])
+    return pd.DataFrame(lines, columns=["policy", "seed", "row", *METRICS, *OPTIONAL])
 
 
 def progress(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:

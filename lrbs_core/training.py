@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import chain, islice, pairwise
 from pathlib import Path
@@ -18,7 +18,7 @@ from lrbs_core import models, optimizers, preemption
 from lrbs_core.checkpoints import saved, take_up
 from lrbs_core.data import Dataset, Stream, load
 from lrbs_core.devices import device_of, require_device_name
-from lrbs_core.journal import MEASURED, Row, Status, write_whole
+from lrbs_core.journal import MEASURED, VALIDATED, Row, Status, write_whole
 from lrbs_core.noise import noise_scale
 from lrbs_core.noise_meter import NoiseMeter
 from lrbs_core.planning import Update, micro_batches
@@ -47,7 +47,7 @@ def prepare(specs: Iterable[RunSpec], machine: Machine) -> None:
     checked = set()
     for spec in specs:
         images = (spec.augmentation, spec.normalization, spec.image_size)
-        what = (spec.dataset, spec.examples, spec.model, spec.ghost_size, images)
+        what = (spec.dataset, spec.examples, spec.model, spec.ghost_size, images, spec.validation)
         if what in checked:
             continue
         checked.add(what)
@@ -77,8 +77,8 @@ def _data(spec: RunSpec, machine: Machine, device: torch.device) -> Dataset | Fo
 
 def _stream(spec: RunSpec, data: Dataset | Folder, machine: Machine, device: torch.device) -> Stream | FolderStream:
     if isinstance(data, Folder):
-        return FolderStream(data, spec.seed, device, machine.workers)
-    return Stream(data, spec.seed, spec.augmentation, spec.normalization)
+        return FolderStream(data, spec.seed, device, machine.workers, spec.validation_examples)
+    return Stream(data, spec.seed, spec.augmentation, spec.normalization, spec.validation_examples)
 
 
 def _check_examples(spec: RunSpec, data: Dataset | Folder) -> None:
@@ -171,7 +171,7 @@ class _Run:
             trust_coefficient=spec.trust_coefficient,
             decay_batch_norm=spec.decay_batch_norm,
         )
-        self.meter = NoiseMeter(self.model.parameters(), spec.examples) if machine.measure_noise else None
+        self.meter = NoiseMeter(self.model.parameters(), spec.train_examples) if machine.measure_noise else None
         self.rows: list[Row] = []
         self.updates, self.examples, self.seconds = 0, 0, 0.0
         # Since the last row: the sum of losses and the number of correct answers [2], on the device.
@@ -223,7 +223,7 @@ class _Run:
         if following is None:
             return True
         due = exactly(self.spec.evaluate_every_epochs, float(self._rows_due() + 1))
-        return following.start / self.spec.examples >= due
+        return following.start / self.spec.train_examples >= due
 
     def _rows_due(self) -> int:
         """Evaluations whose epoch has passed: fewer than rows never, more when one batch passes several."""
@@ -235,22 +235,24 @@ class _Run:
         before = self.rows[-1] if self.rows else {"examples": 0.0, "train_seconds": 0.0}
         seen = self.examples - before["examples"]
         self.tally.zero_()
-        test_loss, test_accuracy = self.evaluate()
+        test_loss, test_accuracy = self.evaluate(self.stream.test_batches)
         row: Row = {
             "row": number,
             "time_ms": int(time.time() * 1000),
-            "epoch": spec.epochs if following is None else following.start / spec.examples,
+            "epoch": spec.epochs if following is None else following.start / spec.train_examples,
             "updates": self.updates,
             "examples": self.examples,
             "train_seconds": self.seconds,
             **update.setting._asdict(),
-            "noise_scale": noise_scale(*update.setting, spec.examples),
+            "noise_scale": noise_scale(*update.setting, spec.train_examples),
             "train_loss": loss / seen,
             "train_accuracy": 100 * correct / seen,
             "test_loss": test_loss,
             "test_accuracy": test_accuracy,
             "examples_per_second": seen / (self.seconds - before["train_seconds"]),
         }
+        if spec.validation:
+            row |= zip(VALIDATED, self.evaluate(self.stream.validation_batches), strict=True)
         if self.meter is not None:
             row |= zip(MEASURED, self.meter.reading(), strict=True)
         if number <= len(journalled):
@@ -260,15 +262,15 @@ class _Run:
         return row
 
     @torch.inference_mode()
-    def evaluate(self) -> tuple[float, float]:
-        """Mean loss and accuracy in percent on the test set."""
-        tally = torch.zeros(2, dtype=torch.float64, device=self.device)
+    def evaluate(self, of: Callable[[int], Iterator[tuple[Tensor, Tensor]]]) -> tuple[float, float]:
+        """Mean loss and accuracy in percent on the batches of a part of the data."""
+        total, tally = 0, torch.zeros(2, dtype=torch.float64, device=self.device)
         self.network.eval()
-        for images, labels in self.stream.test_batches(max(self.limit, 256)):
+        for images, labels in of(max(self.limit, 256)):
             logits = self._logits(images)
             self._count(tally, logits, functional.cross_entropy(logits, labels, reduction="sum"), labels)
+            total += len(labels)
         self.network.train()
-        total = len(self.data.test_labels)
         loss, correct = tally.tolist()
         return loss / total, 100 * correct / total
 

@@ -18,6 +18,7 @@ from lrbs_core.commands.options import (
     Scale,
     Seeds,
     SweepFile,
+    Validation,
     drawn,
     load_sweep,
 )
@@ -31,6 +32,7 @@ def plan(
     model: Model = None,
     dataset: Data = None,
     seeds: Seeds = None,
+    validation: Validation = None,
     data_dir: DataDir = Path("data"),
     out: Out = Path("lrbs-runs"),
     micro_batch: Annotated[int, typer.Option(min=1, help="Most examples in one forward/backward.")] = 2048,
@@ -43,7 +45,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Updates, batch sizes, noise scale and hours of every run, before anything is spent."""
-    sweep = load_sweep(sweep_file, scale, model, dataset, seeds, data_dir)
+    sweep = load_sweep(sweep_file, scale, model, dataset, seeds, data_dir, validation)
     if as_json:
         print(json.dumps(tables.plan_document(sweep), indent=1))
     else:

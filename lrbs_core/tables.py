@@ -280,7 +280,8 @@ def print_search(document: dict[str, Any]) -> None:
         finished = [trial for trial in trials if trial["status"] == "finished"]
         shown = sorted(finished, key=lambda trial: (-1 if best == "high" else 1) * trial[name]["mean"])[:BEST]
     metrics = {"test_accuracy": 2, "updates": 0, "train_seconds": 1}
-    metrics = {name: metrics.get(name, 4) for name in dict.fromkeys([*objectives, *metrics])}
+    digits = metrics | {"validation_accuracy": 2}
+    metrics = {name: digits.get(name, 4) for name in dict.fromkeys([*objectives, *metrics])}
     table = _table("trial", *document["space"], *(_titled(name, document) for name in metrics))
     for trial in shown:
         point = (escape(str(value)) for value in trial["point"].values())

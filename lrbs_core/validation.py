@@ -21,7 +21,7 @@ JudgedOn = Literal["validation", "test", "training"]
 # The sentence beside numbers that something was chosen by.
 JUDGED: dict[JudgedOn, str] = {
     "validation": "judged by validation data, set aside of the training set; test data are for the report alone",
-    "test": "judged by TEST data, so that test numbers flatter what was chosen: set data aside with --validation 0.1",
+    "test": "judged by TEST data, so that test numbers flatter what was chosen: judge by data set aside (--validation)",
     "training": "judged by training alone; test data are for the report alone",
 }
 
@@ -49,12 +49,12 @@ def shares(sizes: ArrayLike, count: int) -> NDArray[np.int64]:
     sizes = np.asarray(sizes, np.int64)
     given, rest = np.divmod(sizes * count, sizes.sum())
     given[np.argsort(-rest, kind="stable")[: count - given.sum()]] += 1
-    bad = np.flatnonzero((given == 0) | (given == sizes))
+    bad = np.flatnonzero((given == 0) | (given >= sizes))
     if count and len(bad):
-        number, fix = bad[0], "more" if given[bad[0]] == 0 else "less"
+        number, fix = bad[0], "more" if given[bad[0]] == 0 else "fewer"
         raise ValueError(
-            f"validation must set aside and leave an example of every class, but of the {sizes[number]} of class "
-            f"number {number} {count} in all take {given[number]}: set {fix} aside"
+            f"validation must set aside and leave an example of every class, but {count} in all are {given[number]} of "
+            f"the {sizes[number]} of class number {number}: set {fix} aside"
         )
     return given
 

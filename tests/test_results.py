@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from made import made_row, made_spec
@@ -22,6 +23,14 @@ def test_a_line_a_run_with_its_last_row():
     assert table["updates"].tolist() == [2, 3]
     assert table["key"].tolist() == [spec.key for spec, _ in pairs]
     assert table["machine"].tolist() == ["an abacus"] * 2
+
+
+def test_what_was_judged_by_is_a_column_and_missing_where_nothing_was_set_aside():
+    (spec, record), other = pair("a", 0, 90.5), pair("b", 1, 80.0)
+    rows = [row | {"validation_accuracy": 70.0 + row["row"], "validation_loss": 1.0} for row in record.rows]
+    pairs = [(spec, record._replace(rows=rows)), other]
+    for frame, expected in ((run_table(pairs), [72.0, math.nan]), (curves(pairs), [71.0, 72.0, math.nan, math.nan])):
+        np.testing.assert_array_equal(frame["validation_accuracy"], expected)
 
 
 def test_a_run_without_rows_is_there_and_empty():

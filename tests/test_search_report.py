@@ -29,9 +29,10 @@ def document(objectives=("test_accuracy",), trials=20, judged_on="test"):
                 "status": "stopped" if number == 3 else "finished", "examples": 100,
                 **{name: {"mean": None if number == 3 else value, "low": None, "high": None, "n": 1}
                    for name, value in (("test_accuracy", accuracy), ("updates", updates), ("train_seconds", 1.0))},
-                **({} if judged_on == "test" else {"validation_accuracy": dict.fromkeys(("low", "mean", "high"), 12.34)}),
             }
         )  # fmt: skip
+        if judged_on == "validation":
+            lines[-1]["validation_accuracy"] = dict.fromkeys(("low", "mean", "high"), 12.34)
     return {
         "sweep": "made-search", "search": "abc", "sampler": {"name": "tpe", "seed": 0},
         "objectives": {name: "high" if name == "test_accuracy" else "low" for name in objectives}, "seeds": 1,
@@ -101,15 +102,15 @@ def test_the_page_has_all_of_it_escaped_and_needs_no_network(objectives):
     assert ("Pareto front" in page) == (len(objectives) > 1)
     assert page.count("<tr><td>3</td><td>stopped</td>") == 1
     assert "70 %" in page
-    assert "judged by TEST data, so that test numbers flatter what was chosen" in page
+    assert "Judged by TEST data, so that test numbers flatter what was chosen" in page
     assert "scale=0.1" in page
 
 
 def test_the_page_of_a_search_by_validation_data_shows_those_and_test_accuracy_for_the_report_alone():
     found = document(("validation_accuracy",), judged_on="validation")
     page = html(found, None, "lrbs search x.py")
-    assert "judged by validation data, set aside of the training set; test data are for the report alone" in page
-    assert "<th>validation accuracy</th>" in page
+    assert "Judged by validation data, set aside of the training set; test data are for the report alone" in page
+    assert "<th>validation accuracy, %</th>" in page
     assert "<th>test accuracy, % (report alone)</th>" in page
     assert page.count("<td>12.34</td>") == 21  # the best, and all
     assert "TEST" not in page

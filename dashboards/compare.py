@@ -17,6 +17,8 @@ X_AXES = ("epoch", "updates", "train_seconds")
 # Pixels, so that its labels have room on a telephone.
 TRADE_WIDTH = 200
 METRICS = ("test_accuracy", "train_accuracy", "test_loss", "train_loss")
+# Of runs that all set training examples aside.
+VALIDATED = ("validation_accuracy", "validation_loss")
 
 
 def named(name: str) -> str:
@@ -41,7 +43,8 @@ if not pairs:
 
 left, middle, right = st.columns(3)
 x = left.selectbox("x-axis", X_AXES, format_func=named)
-metric = middle.selectbox("y-axis", METRICS, format_func=named)
+judged = all(spec.validation for spec, _ in pairs)
+metric = middle.selectbox("y-axis", METRICS + VALIDATED * judged, format_func=named)
 baseline = right.selectbox("Baseline", chosen)
 left, right = st.columns(2)
 margin = left.number_input(

@@ -69,7 +69,8 @@ def show_plans(specs: Sequence[RunSpec]) -> None:
     lines = []
     for spec in specs:
         plan = spec.plan()
-        scales = (noise_scale(*spec.policy(epoch), spec.examples) for epoch in (0.0, math.nextafter(spec.epochs, 0.0)))
+        ends = (0.0, math.nextafter(spec.epochs, 0.0))
+        scales = (noise_scale(*spec.policy(epoch), spec.train_examples) for epoch in ends)
         line = {"policy": spec.label, "updates": plan.updates, "largest batch": plan.peak_batch_size}
         lines.append(line | {"noise scale": " → ".join(f"{scale:.3g}" for scale in scales)})
     _table(lines)
@@ -88,6 +89,8 @@ def show_policies(document: dict[str, Any]) -> None:
             "train seconds": _spread(policy["train_seconds"], 1),
             "noise scale": " → ".join(f"{policy['noise_scale'][end]:.3g}" for end in (0, -1)),
         }
+        if policy["validation_accuracy"]["mean"] is not None:
+            line["validation accuracy (%)"] = _spread(policy["validation_accuracy"], 2)
         if document["noise_measured"]:
             line["gradient noise scale"] = " → ".join(measured_ends(policy))
         lines.append(line)

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Generator, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lrbs_core.decoding import Arrays, decode
+from lrbs_core.validation import split
 
 __all__ = ["Dataset", "Stream", "imagenet_scale", "load", "normalised", "parts_by_epoch", "shuffled"]
 
@@ -74,24 +75,29 @@ def to_device(arrays: Arrays, device: torch.device, name: str = "the dataset") -
             f"{name} must fit in 80 % of the memory of {device}, but takes {size / 2**30:.1f} GiB of its "
             f'{free / 2**30:.1f} GiB: stream an image folder by augmentation="resized_crop" with image_size'
         )
-    counts = np.zeros((pixels.shape[3], 256), dtype=np.int64)
-    for block in np.array_split(pixels, math.ceil(pixels.nbytes / BLOCK)):
-        counts += [np.bincount(block[..., c].reshape(-1), minlength=256) for c in range(pixels.shape[3])]
-    levels, total = np.arange(256.0), pixels.size // pixels.shape[3]
-    mean = counts @ levels / total
-    std = np.sqrt(np.maximum(counts @ levels**2 / total - mean**2, 1e-12))
-    mean_image = np.add.reduce(pixels, axis=0, dtype=np.int64) / len(pixels)
-
     return Dataset(
         train_pixels=_tensor(pixels).to(device),
         train_labels=torch.tensor(np.asarray(arrays.train_labels), device=device),
         test_pixels=_tensor(arrays.test_pixels).to(device),
         test_labels=torch.tensor(np.asarray(arrays.test_labels), device=device),
         classes=len(arrays.classes),
-        mean_image=torch.tensor(mean_image, dtype=torch.float32, device=device),
-        mean=torch.tensor(mean, dtype=torch.float32, device=device),
-        std=torch.tensor(std, dtype=torch.float32, device=device),
+        **_statistics(pixels, np.arange(len(pixels)), device),
     )
+
+
+def _statistics(pixels: npt.NDArray[np.uint8], chosen: npt.NDArray[Any], device: torch.device) -> dict[str, Any]:
+    """The mean image [H, W, C], and mean and deviation of each channel [C], of the chosen images."""
+    counts = np.zeros((pixels.shape[3], 256), dtype=np.int64)
+    total = np.zeros(pixels.shape[1:], dtype=np.int64)
+    for part in np.array_split(chosen, math.ceil(pixels.nbytes / BLOCK)):
+        block = pixels[part]
+        counts += [np.bincount(block[..., c].reshape(-1), minlength=256) for c in range(pixels.shape[3])]
+        total += np.add.reduce(block, axis=0, dtype=np.int64)
+    levels, number = np.arange(256.0), counts[0].sum()
+    mean = counts @ levels / number
+    std = np.sqrt(np.maximum(counts @ levels**2 / number - mean**2, 1e-12))
+    found = {"mean_image": total / len(chosen), "mean": mean, "std": std}
+    return {name: torch.tensor(values, dtype=torch.float32, device=device) for name, values in found.items()}
 
 
 def _tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
@@ -156,12 +162,26 @@ class Stream:
     """The training examples of all epochs end to end; example i of the stream is the same whatever the batch size.
 
     Order and augmentation depend on (seed, epoch) alone, so that runs of the same seed see the same images in the same
-    order under any policy, and a resumed run needs no state of this. `augmentation`, `normalization`: see `RunSpec`;
-    `held`: see `shuffled`.
+    order under any policy, and a resumed run needs no state of this. `augmentation`, `normalization`: see `RunSpec`.
+    So many examples as `validation` says are set aside (`validation.split`): they are in no epoch, and have no say in
+    the normalisation either. `held`: see `shuffled`.
     """
 
-    def __init__(self, data: Dataset, seed: int, augmentation: str, normalization: str, held: bool = False) -> None:
+    def __init__(
+        self,
+        data: Dataset,
+        seed: int,
+        augmentation: str,
+        normalization: str,
+        validation: int = 0,
+        held: bool = False,
+    ) -> None:
+        device = data.train_labels.device
+        kept, aside = split(data.train_labels.cpu().numpy(), validation, seed)
+        if validation and normalization != "imagenet":
+            data = data._replace(**_statistics(data.train_pixels.cpu().numpy(), kept, device))
         self.data, self.seed, self.held = data, seed, held
+        self.kept, self.aside = (torch.tensor(part, device=device) for part in (kept, aside))
         self.flips, self.crops = augmentation != "none", augmentation == "flip_crop"
         if normalization == "channel":
             self.shift, self.gain = data.mean, 1 / data.std
@@ -183,7 +203,7 @@ class Stream:
 
     def batch(self, start: int, size: int) -> tuple[Tensor, Tensor]:
         """Examples [start, start + size) of the stream: float32 [size, C, H, W] in channels_last, and labels [size]."""
-        parts = parts_by_epoch(start, size, len(self.data.train_labels))
+        parts = parts_by_epoch(start, size, len(self.kept))
         pieces = [_Epoch(*(values[places] for values in self._epoch(number))) for number, places in parts]
         piece = pieces[0] if len(pieces) == 1 else _Epoch(*map(torch.cat, zip(*pieces, strict=True)))
         pixels = self._augmented(piece)
@@ -195,14 +215,21 @@ class Stream:
             chosen = slice(start, start + size)
             yield normalised(self.data.test_pixels[chosen], self.shift, self.gain), self.data.test_labels[chosen]
 
+    def validation_batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The examples that are set aside, as `test_batches`."""
+        for start in range(0, len(self.aside), size):
+            chosen = self.aside[start : start + size]
+            pixels, labels = self.data.train_pixels[chosen], self.data.train_labels[chosen]
+            yield normalised(pixels, self.shift, self.gain), labels
+
     def _epoch(self, number: int) -> _Epoch:
         if number not in self._epochs:
             self._epochs = {kept: self._epochs[kept] for kept in self._epochs if kept == number - 1}
-            n, device = len(self.data.train_labels), self.data.train_labels.device
+            n, device = len(self.kept), self.kept.device
             order, source = shuffled(n, self.seed, number, self.held)
             top, left = torch.randint(2 * PADDING + 1, (2, n), generator=source)
             flip = torch.randint(2, (n,), generator=source).bool()
-            self._epochs[number] = _Epoch(*(part.to(device) for part in (order, top, left, flip)))
+            self._epochs[number] = _Epoch(self.kept[order.to(device)], *(part.to(device) for part in (top, left, flip)))
         return self._epochs[number]
 
     def _augmented(self, piece: _Epoch) -> Tensor:

@@ -7,8 +7,9 @@ that policy over g intervals, with a key, a journal and an MLflow run of its own
 where its parent's run ended (`checkpoints.extend`), which comes to the run that it would be from scratch.
 
 A generation follows from the one before, chance being seeded anew for each, so that a discovery holds no state but its
-journals. All members have the seed of one run, and are ranked by accuracy on the test set (the paper: on validation
-data). The outcome's own accuracy is thus the best of many looks: measure the policy over other seeds.
+journals. All members have the seed of one run, and so the same validation data, by which they are ranked as in the
+paper: `RunSpec.judged_by`, which is the test set's accuracy only where nothing is set aside. What they are ranked by is
+the best of many looks in the outcome: measure the policy over other seeds.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from lrbs_core.schedules.base import tidy
 from lrbs_core.search_record import alone
 from lrbs_core.specs import RunSpec
 from lrbs_core.sweeping import Sweep
+from lrbs_core.validation import judged_on
 
 if TYPE_CHECKING:
     from lrbs_core.results import RunRecord
@@ -139,9 +141,11 @@ class Design:
                 "name": "population", "population": self.population, "interval": self.interval,
                 "seed": self.sampler_seed, "factors": list(FACTORS),
             },
-            "objectives": {"test_accuracy": "high"},
+            "objectives": {self.source.judged_by: "high"},
+            "judged_on": judged_on([self.source.judged_by]),
+            "validation": self.source.validation,
             "seeds": 1,
-            "rungs": [edge * self.source.examples for edge in self.edges],
+            "rungs": [edge * self.source.train_examples for edge in self.edges],
             "space": {"lr": self.highest_lr, "momentum": self.source.policy.momentum(0.0)},
             "overrides": dict(self.source.overrides),
         }  # fmt: skip
@@ -259,7 +263,7 @@ class Discovery:
                 folders = [trial.folder for trial in self.generations[-1]]
                 yield [folder for folder in folders if self.record(folder).status not in FINAL]
                 records = [self.record(folder) for folder in folders]
-                accuracies = [_accuracy(record) for record in records]
+                accuracies = [_last(record, self.design.source.judged_by) for record in records]
                 if any(record.status not in FINAL for record in records) or not ranked(accuracies):
                     return
                 if len(self.generations) < self.design.generations:
@@ -314,10 +318,13 @@ class Discovery:
             "momentum": momentum,
             "key": spec.key,
             "status": record.status or "waiting",
-            "test_accuracy": {"mean": _accuracy(record), "low": None, "high": None, "n": 1},
+            **{
+                name: {"mean": _last(record, name), "low": None, "high": None, "n": 1}
+                for name in dict.fromkeys([spec.judged_by, "test_accuracy"])
+            },
         }
 
 
-def _accuracy(record: RunRecord) -> float | None:
-    """Of the last row; None of a run that has none or diverged."""
-    return record.rows[-1]["test_accuracy"] if record.rows and record.status != "diverged" else None
+def _last(record: RunRecord, metric: str) -> float | None:
+    """The metric in the last row; None of a run that has none or diverged."""
+    return record.rows[-1][metric] if record.rows and record.status != "diverged" else None

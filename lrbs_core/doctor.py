@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from lrbs_core.journal import Reader, RunFolder, printable
 from lrbs_core.specs import EXAMPLES, RunSpec, require_image_folder
+from lrbs_core.validation import shares
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -76,8 +77,8 @@ def examine(
         ("cache", _cache),
         ("tmp", lambda: _disk(Path(tempfile.gettempdir()))),
         *(
-            (f"dataset {name}", partial(_dataset, name, examples, data_dir))
-            for name, examples in _needed(specs, dataset)
+            (f"dataset {name}", partial(_dataset, name, examples, aside, data_dir))
+            for name, examples, aside in _needed(specs, dataset)
         ),
         ("delivery", lambda: _delivery(clients, out)),
     ]
@@ -247,14 +248,14 @@ def _cache() -> Finding:
     return _disk(cache_home())
 
 
-def _needed(specs: Sequence[RunSpec] | None, dataset: str | None) -> Iterable[tuple[str, int | None]]:
-    """Each dataset, and how many training examples it must have, where that is known."""
+def _needed(specs: Sequence[RunSpec] | None, dataset: str | None) -> Iterable[tuple[str, int | None, int]]:
+    """Each dataset, how many training examples it must have, where that is known, and how many are set aside."""
     if dataset is not None:
-        return [(dataset, EXAMPLES.get(dataset))]
-    return dict.fromkeys((spec.dataset, spec.examples) for spec in specs or ())
+        return [(dataset, EXAMPLES.get(dataset), 0)]
+    return dict.fromkeys((spec.dataset, spec.examples, spec.validation_examples) for spec in specs or ())
 
 
-def _dataset(name: str, examples: int | None, data_dir: Path) -> Finding:
+def _dataset(name: str, examples: int | None, aside: int, data_dir: Path) -> Finding:
     if name == "digits":
         return Finding("ok", "comes with scikit-learn")
     if name in ("cifar10", "cifar100"):
@@ -266,10 +267,13 @@ def _dataset(name: str, examples: int | None, data_dir: Path) -> Finding:
             require_image_folder(name)
         folder = data_dir / name.removeprefix("imagefolder:")
         train, _, classes = splits_of(folder)
-        count = sum(map(len, image_names(train, classes)))
+        sizes = [len(names) for names in image_names(train, classes)]
+        shares(sizes, aside)
     except ValueError as error:
         return Finding("fault", str(error), "" if "--data-dir" in str(error) else "see --data-dir")
+    count = sum(sizes)
     found = f"{folder}, {count:,} training images of {len(classes)} classes"
+    found += f", {aside:,} of them set aside for validation" if aside else ""
     if examples not in (None, count):
         return Finding("fault", f"{found}, but the plan has {examples:,}", "mend the folder, or the sweep's examples")
     return Finding("ok", found)

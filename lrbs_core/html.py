@@ -38,6 +38,7 @@ def html(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]], document: dic
         document=document,
         findings=findings(document),
         measured_ends=measured_ends,
+        validated=any(policy["validation_accuracy"]["mean"] is not None for policy in document["policies"]),
         compared=[policy["difference"] for policy in document["policies"] if policy["difference"]],
         figures=[(caption, _encoded(figures.svg(chart))) for caption, chart in _charts(specs, pairs)],
         plans=[(spec.label, spec.plan()) for spec in specs],
@@ -63,6 +64,11 @@ def _charts(specs: Sequence[RunSpec], pairs: Sequence[tuple[RunSpec, RunRecord]]
         "Test accuracy against epochs and updates: mean and 95 % band over the seeds that got there.",
         figures.accuracy_chart(accuracy, labels),
     )
+    if pairs and all(spec.validation for spec, _ in pairs):
+        yield (
+            "Accuracy on validation data, which are set aside of the training set, likewise.",
+            figures.metric_chart(figures.metric_numbers(pairs, "validation_accuracy"), "validation_accuracy", labels),
+        )
     yield (
         "Training loss (cross-entropy, nats), likewise.",
         figures.metric_chart(figures.metric_numbers(pairs, "train_loss"), "train_loss", labels),

@@ -20,8 +20,8 @@ from typing import Any, Literal, TypeGuard, get_args
 from lrbs_core.specs import EXACT, RunSpec
 
 __all__ = [
-    "FINAL", "FULL", "MEASURED", "METRICS", "NOISE_SUMS", "WITH_ROWS", "Journal", "Reader", "Row", "RunFolder",
-    "Status", "is_row", "printable", "write_whole",
+    "FINAL", "FULL", "MEASURED", "METRICS", "NOISE_SUMS", "OPTIONAL", "VALIDATED", "WITH_ROWS", "Journal", "Reader",
+    "Row", "RunFolder", "Status", "is_row", "printable", "write_whole",
 ]  # fmt: skip
 
 Status = Literal["running", "finished", "diverged", "stopped", "failed"]
@@ -40,6 +40,10 @@ METRICS = (
 # (`noise.gradient_noise`), for readings over several rows and seeds: these MLflow has in `rows.csv` alone.
 MEASURED = ("gradient_noise_scale", "gradient_noise_scale_low", "gradient_noise_scale_high")
 NOISE_SUMS = ("noise_n", "noise_x", "noise_y", "noise_xx", "noise_xy", "noise_yy")
+# What it holds too where training examples are set aside (`RunSpec.validation`).
+VALIDATED = ("validation_loss", "validation_accuracy")
+# All metrics that some rows hold and others do not.
+OPTIONAL = (*MEASURED, *VALIDATED)
 # Of these, what is whole and not below 0; and all that a row must hold.
 COUNTS = ("row", "time_ms", "updates", "examples", "batch_size")
 NEEDED = {*COUNTS, *METRICS}

@@ -100,7 +100,7 @@ class Watch:
             name = escape(f"{spec.label} seed={spec.seed}")
             self._bars[number] = self.progress.add_task(name, total=self.totals[number], state="")
         state = (
-            f"epoch {rows[-1]['epoch']:g} of {spec.epochs:g}, {rows[-1]['test_accuracy']:.1f} %" if rows else "started"
+            f"epoch {rows[-1]['epoch']:g} of {spec.epochs:g}, {rows[-1][spec.judged_by]:.1f} %" if rows else "started"
         )
         self.progress.update(self._bars[number], completed=self._done(number), state=state)
 
@@ -122,6 +122,6 @@ class Watch:
             return f"{text}: {(reader.note.strip() or '?').splitlines()[-1]}"
         if reader.rows:
             row = reader.rows[-1]
-            accuracy, updates, seconds = (row[name] for name in ("test_accuracy", "updates", "train_seconds"))
-            text += f", test accuracy {accuracy:.2f} %, {updates:.0f} updates in {seconds:.1f} s"
+            accuracy, updates, seconds = (row[name] for name in (spec.judged_by, "updates", "train_seconds"))
+            text += f", {spec.judged_by.replace('_', ' ')} {accuracy:.2f} %, {updates:.0f} updates in {seconds:.1f} s"
         return text + ("" if self.console.is_terminal else self._to_go())

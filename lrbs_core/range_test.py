@@ -1,8 +1,8 @@
 """The learning-rate range test: short runs whose lr rises at every update, and the bounds that can be read off them.
 
 L. N. Smith, Cyclical learning rates (arXiv 1506.01186), section 3.3: the lower bound is where the accuracy begins to
-rise, the upper one where it "slows, becomes ragged, or starts to fall". As there, it is the accuracy on the test set,
-which so has a say in two rounded numbers.
+rise, the upper one where it "slows, becomes ragged, or starts to fall". It is the accuracy on validation data, or on
+the test set as there, where nothing is set aside (`RunSpec.judged_by`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +23,7 @@ from lrbs_core.policies import Policy
 from lrbs_core.schedules import Exponential, Linear, Power, Schedule
 from lrbs_core.specs import RunSpec
 from lrbs_core.sweeping import Sweep, Train, count_images, until
+from lrbs_core.validation import SET_ASIDE
 
 __all__ = ["Bounds", "bounds_of", "find_bounds", "is_lost", "settings", "smoothed", "sweep", "until_lost"]
 
@@ -44,7 +46,7 @@ DIVERGED = 4.0
 # What a ramp takes from a run, beside batch size and momentum.
 TAKEN = (
     "dataset", "examples", "model", "optimizer", "weight_decay", "ghost_size", "augmentation", "normalization",
-    "trust_coefficient", "decay_batch_norm", "image_size",
+    "trust_coefficient", "decay_batch_norm", "image_size", "validation",
 )  # fmt: skip
 
 
@@ -64,9 +66,10 @@ class Bounds(NamedTuple):
 def settings(source: Sweep | None, policy: str | None, given: Mapping[str, Any], data_dir: Path) -> dict[str, Any]:
     """All of a ramp but its lr: what is `given`, for the rest that of the source's policy at epoch 0.
 
-    Raises ValueError for a policy that is not there, and for what neither tells.
+    Where neither sets examples aside, a tenth of them is (`validation.SET_ASIDE`). Raises ValueError for a policy that
+    is not there, and for what neither tells.
     """
-    chosen: dict[str, Any] = {"ghost_size": None}
+    chosen: dict[str, Any] = {"ghost_size": None, "validation": 0}
     if source is not None:
         labels = list(dict.fromkeys(spec.label for spec in source.runs))
         if policy not in (None, *labels):
@@ -74,6 +77,7 @@ def settings(source: Sweep | None, policy: str | None, given: Mapping[str, Any],
         spec = next(spec for spec in source.runs if policy in (None, spec.label))
         _, batch_size, momentum = spec.policy(0.0)
         chosen = {name: getattr(spec, name) for name in TAKEN} | {"batch_size": batch_size, "momentum": momentum}
+    chosen["validation"] = chosen["validation"] or SET_ASIDE
     chosen |= {name: value for name, value in given.items() if value is not None}
     missing = [f"--{name.replace('_', '-')}" for name in given if name not in chosen]
     if missing:
@@ -205,28 +209,28 @@ def _diverges(loss: Floats) -> NDArray[np.bool_]:
     return np.asarray(smooth > np.maximum(smooth[:1], DIVERGED * np.minimum.accumulate(smooth)))
 
 
-def bounds_of(rows: Sequence[Row]) -> Bounds:
-    """`find_bounds` of a run's rows."""
-    lr, accuracy = ([row[name] for row in rows] for name in ("lr", "test_accuracy"))
+def bounds_of(rows: Sequence[Row], judged_by: str = "test_accuracy") -> Bounds:
+    """`find_bounds` of a run's rows and the accuracy that it is judged by."""
+    lr, accuracy = ([row[name] for row in rows] for name in ("lr", judged_by))
     # An update may spoil the weights after its own loss was taken.
     loss = [row["train_loss"] if math.isfinite(row["test_loss"]) else math.inf for row in rows]
     return find_bounds(lr, loss, accuracy)
 
 
-def is_lost(rows: Sequence[Row]) -> bool:
+def is_lost(rows: Sequence[Row], judged_by: str = "test_accuracy") -> bool:
     """Whether a ramp has nothing more to show: its smoothed training loss is above its start and 4 times its lowest so
     far, or its smoothed accuracy, having risen by half, is back within 10 % of that rise above its start.
     """
     known = len(rows) - WINDOW // 2  # a smoothed value is known when the rows after it are
     if known < 1:
         return False
-    loss, accuracy = (np.array([row[name] for row in rows]) for name in ("train_loss", "test_accuracy"))
+    loss, accuracy = (np.array([row[name] for row in rows]) for name in ("train_loss", judged_by))
     smooth = smoothed(accuracy)[:known]
     start, rise = smooth[0], smooth.max() - smooth[0]
     back = rise > LEAST_RISE * start and smooth[-1] <= start + BEGUN * rise
     return bool(back or _diverges(loss)[known - 1])
 
 
-def until_lost(train: Train) -> Train:
+def until_lost(train: Train, judged_by: str = "test_accuracy") -> Train:
     """`train`, ended as "stopped" where `is_lost` of its rows."""
-    return until(train, is_lost)
+    return until(train, partial(is_lost, judged_by=judged_by))

@@ -19,8 +19,12 @@ from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import Comparison, compare, mean_interval
 from lrbs_core.sweeping import Sweep
 from lrbs_core.targets import TargetMedian, median_to_target, to_target
+from lrbs_core.validation import JUDGED
 
 __all__ = ["command", "markdown", "overview", "range_markdown", "write_section"]
+
+# What is told of a policy's finished runs, where they have it: the mean over seeds.
+SHOWN = ("test_accuracy", "validation_accuracy", "train_loss", "train_seconds", "gradient_noise_scale")
 
 
 def overview(
@@ -61,10 +65,7 @@ def overview(
                     str(name): int(count) for name, count in runs["status"].value_counts().items() if name != "finished"
                 },
                 "updates": plan.updates,
-                **{
-                    name: _plain(mean_interval(done[name].astype(float).tolist()))
-                    for name in ("test_accuracy", "train_loss", "train_seconds")
-                },
+                **{name: _plain(mean_interval(done[name].astype(float).tolist())) for name in SHOWN},
                 "phases": [[phase.epoch_start, phase.epoch_end] for phase in plan.phases],
                 "noise_scale": [_noise_at_end(spec, phase) for phase in plan.phases],
                 "gradient_noise_scale": [_plain(noise) for noise in noise],
@@ -120,7 +121,7 @@ def _updates_to(target: float, pairs: Sequence[tuple[RunSpec, RunRecord]], label
 
 
 def _noise_at_end(spec: RunSpec, phase: Phase) -> float:
-    return round(noise_scale(*spec.policy(math.nextafter(phase.epoch_end, 0)), spec.examples), 6)
+    return round(noise_scale(*spec.policy(math.nextafter(phase.epoch_end, 0)), spec.train_examples), 6)
 
 
 def _finished(pairs: Sequence[tuple[RunSpec, RunRecord]], label: str) -> list[RunRecord]:
@@ -189,7 +190,7 @@ def range_markdown(document: dict[str, Any]) -> str:
         "",
         f"Learning-rate range test on {_escaped(document['dataset'])}: lr from {ramp['low']:g} to {ramp['high']:g} "
         f"{'by factors' if ramp['geometric'] else 'in a line'} over {ramp['epochs']:g} epochs, "
-        f"batch size {document['batch_size']}, momentum {document['momentum']:g}.",
+        f"batch size {document['batch_size']}, momentum {document['momentum']:g}; {JUDGED[document['judged_on']]}.",
         "",
         *_table("ramp", "low", "high", "at its high"),
     ]

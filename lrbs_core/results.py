@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from lrbs_core.claims import Claim, Measured
-from lrbs_core.journal import FINAL, MEASURED, METRICS, NOISE_SUMS, Row
+from lrbs_core.journal import FINAL, METRICS, NOISE_SUMS, OPTIONAL, Row
 from lrbs_core.noise import NOT_TOLD, GradientNoise, gradient_noise
 from lrbs_core.planning import Phase
 from lrbs_core.specs import RunSpec
@@ -34,7 +34,7 @@ class RunRecord(Protocol):
 
 def run_table(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
     """One line a run: policy, seed, key, overrides, status, the last row's metrics, the machine."""
-    metrics = (*METRICS, *MEASURED)
+    metrics = (*METRICS, *OPTIONAL)
     columns = ["policy", "seed", "key", "overrides", "status", *metrics, "machine"]
     lines: list[dict[str, Any]] = [
         {
@@ -74,7 +74,7 @@ def mixed_precision(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> str | None:
 def curves(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
     """One line a row of a run: policy, seed, row and every metric."""
     lines = [{"policy": spec.label, "seed": spec.seed, **row} for spec, record in pairs for row in record.rows]
-    return pd.DataFrame(lines, columns=["policy", "seed", "row", *METRICS, *MEASURED, *NOISE_SUMS])
+    return pd.DataFrame(lines, columns=["policy", "seed", "row", *METRICS, *OPTIONAL, *NOISE_SUMS])
 
 
 def progress(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
@@ -100,7 +100,7 @@ def noise_by_phase(spec: RunSpec, phases: Sequence[Phase], records: Sequence[Run
     for record in records:
         begins = [0.0, *(row["epoch"] for row in record.rows)]
         # An update is of the phase in which it starts.
-        lasts = (row["epoch"] - row["batch_size"] / spec.examples for row in record.rows)
+        lasts = (row["epoch"] - row["batch_size"] / spec.train_examples for row in record.rows)
         spans += list(zip(begins, lasts, record.rows, strict=False))
     return [
         measured_noise(row for first, last, row in spans if phase.epoch_start <= first and last < phase.epoch_end)

@@ -29,6 +29,7 @@ from lrbs_core.spaces import Candidates, Choice, Point, Range, grid, name_of
 from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import mean_interval
 from lrbs_core.sweeping import Train, until
+from lrbs_core.validation import judged_on
 
 if TYPE_CHECKING:
     from lrbs_core.results import RunRecord
@@ -37,8 +38,8 @@ __all__ = ["OBJECTIVES", "Design", "Search", "Trial", "importances", "suggest"]
 
 # What can be sought, of a run's last row; whether more of it is better.
 OBJECTIVES = {
-    "test_accuracy": True, "train_accuracy": True, "test_loss": False, "train_loss": False, "updates": False,
-    "train_seconds": False,
+    "validation_accuracy": True, "validation_loss": False, "test_accuracy": True, "train_accuracy": True,
+    "test_loss": False, "train_loss": False, "updates": False, "train_seconds": False,
 }  # fmt: skip
 # Bergstra et al. 2011, with dependence between the names, and runs in flight taken for poor. All that it is set to is
 # given here, as its defaults change from version to version.
@@ -77,6 +78,9 @@ class Design:
                 "--early-stop compares runs by one objective that is told at equal examples, "
                 f"but got --objective {','.join(self.objectives)}: leave one of them out"
             )
+        sought = next((name for name in self.objectives if name.startswith("validation")), None)
+        if sought and not all(spec.validation for spec in self.candidates.tried):
+            raise ValueError(f"--objective {sought} needs validation data, but got none: give --validation 0.1")
         columns = ("trial", *OBJECTIVES)
         if taken := next((name for name in self.candidates.space if name in columns), None):
             raise ValueError(f"a name in SPACE must differ from {', '.join(columns)}, but got {taken}: rename it")
@@ -108,6 +112,8 @@ class Design:
             "search": self.key,
             "sampler": sampler,
             "objectives": {name: "high" if OBJECTIVES[name] else "low" for name in self.objectives},
+            "judged_on": judged_on(self.objectives),
+            "validation": self.candidates.tried[0].validation,
             "seeds": self.seeds,
             "rungs": list(self.rungs),
             "space": {name: _described(part) for name, part in self.candidates.space.items()},

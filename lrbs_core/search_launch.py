@@ -23,7 +23,8 @@ def find_launch(client: MlflowClient, settings: dict[str, Any]) -> str:
     """
     sweep, key = settings["sweep"], settings["search"]
     tags = {SEARCH_TAG: key, "lrbs.sweep": sweep, "lrbs.search.objectives": ",".join(settings["objectives"])}
-    tags |= {f"lrbs.search.{name}": str(settings[name]) for name in ("seeds", "rungs", "space")}
+    named = ("seeds", "rungs", "space", "judged_on", "validation")
+    tags |= {f"lrbs.search.{name}": str(settings[name]) for name in named}
     tags |= {f"lrbs.search.sampler.{name}": str(value) for name, value in settings["sampler"].items()}
     name = f"search {settings['sampler']['name']} {datetime.now(UTC):%Y-%m-%d %H:%M}"
     try:
@@ -44,7 +45,8 @@ def tell_launch(client: MlflowClient, launch: str, document: dict[str, Any], tex
     if document["best"]:
         tags["lrbs.search.best"] = "; ".join(best["label"] for best in document["best"])
         best = document["trials"][document["best"][0]["trial"]]
-        tags |= {f"lrbs.search.best.{name}": f"{best[name]['mean']:.6g}" for name in document["objectives"]}
+        told = dict.fromkeys([*document["objectives"], "test_accuracy"])  # the last one for the report, if not sought
+        tags |= {f"lrbs.search.best.{name}": f"{best[name]['mean']:.6g}" for name in told}
     try:
         client.log_batch(launch, tags=[RunTag(name, value[:4000]) for name, value in tags.items()])
         for name, text in texts.items():

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader
 from lrbs_core import figures
 from lrbs_core.policies import Policy
 from lrbs_core.spaces import Range
+from lrbs_core.validation import JUDGED
 from lrbs_core.version import __version__
 
 __all__ = ["chosen_axes", "front", "heat_map", "html", "table"]
@@ -100,6 +101,8 @@ def html(document: dict[str, Any], axes: Sequence[str] | None, command: str) -> 
         counts=[(str(status), int(count)) for status, count in counts.items()],
         figures=[(caption, base64.b64encode(figures.svg(chart).encode()).decode()) for caption, chart in charts],
         policies=[(best["trial"], repr(Policy.from_dict(best["policy"]))) for best in document["best"]],
+        others=[name for name in document["objectives"] if name not in ("test_accuracy", "updates", "train_seconds")],
+        judged=JUDGED[document["judged_on"]],
         version=f"{__version__}, Python {platform.python_version()}",
         command=command,
     )

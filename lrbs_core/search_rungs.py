@@ -26,7 +26,7 @@ RUNGS = 2
 
 def rungs_of(specs: Sequence[RunSpec]) -> tuple[float, ...]:
     """A ninth and a third of the examples that the shortest of these runs sees."""
-    shortest = min(spec.epochs * spec.examples for spec in specs)
+    shortest = min(spec.epochs * spec.train_examples for spec in specs)
     return tuple(shortest / REDUCTION**power for power in range(RUNGS, 0, -1))
 
 
@@ -43,10 +43,10 @@ def judged_at(spec: RunSpec, rung: float) -> float | None:
     >>> [judged_at(cyclic, rung=epochs * 1437) / 1437 for epochs in (1, 4, 5)]
     [4.0, 4.0, 8.0]
     """
-    epoch = rung / spec.examples
+    epoch = rung / spec.train_examples
     if ends := cycle_ends(Product(spec.policy.lr, Power(spec.policy.batch_size, -1)), spec.epochs):
         epoch = next((end for end in ends if end >= epoch * (1 - 1e-9)), math.inf)
-    return epoch * spec.examples if epoch < spec.epochs else None
+    return epoch * spec.train_examples if epoch < spec.epochs else None
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Rungs:
 
     def stops(self, folder: RunFolder, rows: Sequence[Row]) -> bool:
         """Whether the run whose newest row is the last of `rows` ends here; rows told again were judged."""
-        ended = rows[-1]["examples"] >= folder.spec.epochs * folder.spec.examples * (1 - 1e-9)
+        ended = rows[-1]["examples"] >= folder.spec.epochs * folder.spec.train_examples * (1 - 1e-9)
         if ended or len(Reader(folder.journal_path).poll().rows) > len(rows):
             return False
         return any(self._falls_short(folder, rows, rung) for rung in self.examples)

@@ -54,8 +54,8 @@ class RunSpec:
     """One run: a policy, what it trains, and on what.
 
     - `label`: the policy's name in tables and charts; the only field that is not part of the key.
-    - `dataset`: "digits", "cifar10", "cifar100", "imagenet" or "imagefolder:NAME"; `examples`: its N (known for the
-      named ones).
+    - `dataset`: "digits", "cifar10", "cifar100", "imagenet" or "imagefolder:NAME"; `examples`: the size of its training
+      set (known for the named ones).
     - `model`: a name of `lrbs_core.models`; `ghost_size`: examples per batch-norm statistic, None for a net without.
     - `optimizer`: a name of `lrbs_core.optimizers`, lr and momentum being the policy's; `weight_decay`: its factor.
     - `augmentation`: "none", "flip" (horizontal), "flip_crop" (and a crop of the image padded by 4, reflecting), or
@@ -67,6 +67,8 @@ class RunSpec:
     - `evaluate_every_epochs`: how often a row is reported; the last update always reports one.
     - `trust_coefficient`: eta of LARS, None for the others; `decay_batch_norm`: whether `weight_decay` is for the
       scales and shifts of batch norm too; `image_size`: side of the crops of "resized_crop", None for the others.
+    - `validation`: training examples set aside to judge by, drawn by seed within each class (`validation.split`): 0 for
+      none, a share between 0 and 1, or how many. What is left to train on is N: `train_examples`.
     - `overrides`: (name, value) pairs by which a command line made this run from the sweep's own.
 
     Raises ValueError, naming the run, for a value outside its range.
@@ -90,6 +92,7 @@ class RunSpec:
     trust_coefficient: float | None = None
     decay_batch_norm: bool = True
     image_size: int | None = None
+    validation: float | int = 0
 
     def __post_init__(self) -> None:
         for name in ("weight_decay", "epochs", "evaluate_every_epochs", "trust_coefficient"):
@@ -131,24 +134,26 @@ class RunSpec:
                 "examples times epochs, and seed, must be below 2**53 (whole numbers that a float can hold), "
                 f"but got examples={self.examples}, epochs={self.epochs:g}, seed={self.seed}"
             )
+        self._check_validation()
         self._check_optimizer()
         self._check_images()
         smallest, largest = (whole(extreme(self.policy.batch_size, self.epochs, highest)) for highest in (False, True))
-        if not 1 <= smallest <= largest <= self.examples:
+        if not 1 <= smallest <= largest <= self.train_examples:
             batch_size = smallest if smallest < 1 else largest
+            aside = f" but {self.validation_examples} set aside" if self.validation else ""
             raise ValueError(
-                f"1 <= batch_size <= {self.examples} (the training examples) must hold in every epoch, "
+                f"1 <= batch_size <= {self.train_examples} (the training examples{aside}) must hold in every epoch, "
                 f"but got batch_size={batch_size}: cap it with grow_batch(max_batch_size=...)"
             )
-        if self.examples * self.epochs > MOST_UPDATES * smallest:
+        if self.train_examples * self.epochs > MOST_UPDATES * smallest:
             raise ValueError(
                 f"examples times epochs must be at most {MOST_UPDATES:.0e} of the smallest batch, "
-                f"but got examples={self.examples}, epochs={self.epochs:g}, batch_size={smallest}"
+                f"but got examples={self.train_examples}, epochs={self.epochs:g}, batch_size={smallest}"
             )
         if next(self.walk(), None) is None:
             raise ValueError(
                 f"at least one whole batch must fit where partial batches are dropped, but got batch_size={smallest} "
-                f"in {self.epochs:g} epochs of {self.examples} examples"
+                f"in {self.epochs:g} epochs of {self.train_examples} examples"
             )
         if self.ghost_size is not None:
             _whole_number("ghost_size", self.ghost_size, at_least=2)
@@ -157,6 +162,19 @@ class RunSpec:
                     f"ghost_size <= batch_size must hold in every epoch, but got ghost_size={self.ghost_size}, "
                     f"batch_size={smallest}"
                 )
+
+    def _check_validation(self) -> None:
+        share, value = isinstance(self.validation, float), self.validation
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < (1 if share else math.inf):
+            raise ValueError(
+                "validation must be 0, a share between 0 and 1, or a whole number of training examples, "
+                f"but got validation={value!r}"
+            )
+        if value and not 1 <= self.validation_examples < self.examples:
+            raise ValueError(
+                f"validation must set aside 1 or more of the {self.examples} training examples, and leave one, "
+                f"but got validation={value!r}, which is {self.validation_examples}"
+            )
 
     def _check_optimizer(self) -> None:
         if (self.optimizer == "lars") != (self.trust_coefficient is not None):
@@ -191,6 +209,21 @@ class RunSpec:
     def streamed(self) -> bool:
         """Whether images are read from their files as they are needed, rather than held in memory."""
         return self.image_size is not None
+
+    @property
+    def validation_examples(self) -> int:
+        """How many training examples are set aside."""
+        return round(self.validation * self.examples) if isinstance(self.validation, float) else self.validation
+
+    @property
+    def train_examples(self) -> int:
+        """N: the examples that are trained on, by which epochs, batch sizes and the noise scale go."""
+        return self.examples - self.validation_examples
+
+    @property
+    def judged_by(self) -> Literal["validation_accuracy", "test_accuracy"]:
+        """By what a choice between runs like this one is made: of a row, and the higher the better."""
+        return "validation_accuracy" if self.validation else "test_accuracy"
 
     @property
     def key(self) -> str:
@@ -230,11 +263,11 @@ class RunSpec:
 
     def walk(self) -> Iterator[Update]:
         """The updates of this run, in order (`planning.walk`)."""
-        return walk(self.policy, self.examples, self.epochs, self.partial)
+        return walk(self.policy, self.train_examples, self.epochs, self.partial)
 
     def plan(self) -> Plan:
         """What this run costs (`planning.make_plan`)."""
-        return make_plan(self.policy, self.examples, self.epochs, self.partial)
+        return make_plan(self.policy, self.train_examples, self.epochs, self.partial)
 
     def shortened(self, factor: float) -> RunSpec:
         """The same run in `factor` times the epochs, every breakpoint of the policy moved with it."""

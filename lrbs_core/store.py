@@ -36,7 +36,7 @@ from mlflow.entities import Experiment, Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from lrbs_core.journal import FINAL, MEASURED, METRICS, WITH_ROWS, Row, Status, is_row, printable
+from lrbs_core.journal import FINAL, METRICS, OPTIONAL, WITH_ROWS, Row, Status, is_row, printable
 from lrbs_core.specs import RunSpec
 
 __all__ = [
@@ -278,7 +278,7 @@ def _rows(text: str) -> list[Row]:
 
 def _history(client: MlflowClient, run: Run) -> list[Row]:
     rows: dict[int, Row] = {}
-    for name in (*METRICS, *MEASURED):
+    for name in (*METRICS, *OPTIONAL):
         for point in client.get_metric_history(run.info.run_id, name):
             rows.setdefault(point.step, {"row": point.step, "time_ms": point.timestamp})[name] = point.value
     return [rows[step] for step in sorted(rows) if is_row(rows[step], step)]

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 
 from lrbs_core.data import imagenet_scale, normalised, parts_by_epoch, shuffled
 from lrbs_core.decoding import image_names, read_image, splits_of
+from lrbs_core.validation import split
 
 __all__ = ["Folder", "FolderStream", "scan"]
 
@@ -79,10 +80,14 @@ class FolderStream:
     A training image is a part of 8 to 100 % of the file's, its sides at 3/4 to 4/3, resized to [S, S] with antialiasing
     and flipped or not, as (seed, epoch, example) alone decide. A test image has its short side resized to S 256/224 and
     is cropped at the centre. (Szegedy et al. 2015, 1409.4842, section 6; torchvision's reference training.)
+    So many examples as `validation` says are set aside (`validation.split`), and in no epoch.
     """
 
-    def __init__(self, data: Folder, seed: int, device: torch.device, workers: int, held: bool = False) -> None:
+    def __init__(
+        self, data: Folder, seed: int, device: torch.device, workers: int, validation: int = 0, held: bool = False
+    ) -> None:
         self.data, self.seed, self.device, self.workers, self.held = data, seed, device, workers, held
+        self.kept, self.aside = map(torch.from_numpy, split(data.train_labels.numpy(), validation, seed))
         self.shift, self.gain = imagenet_scale(device)
 
     def batches(self, requests: Iterable[tuple[int, int]]) -> Generator[tuple[Tensor, Tensor], None, None]:
@@ -95,7 +100,15 @@ class FolderStream:
 
     def test_batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The test examples in their order, `size` at a time; otherwise as `batches`."""
-        examples = list(map(_Example, self.data.test_files, self.data.test_labels.tolist(), repeat(0)))
+        return self._evaluated(self.data.test_files, self.data.test_labels, size)
+
+    def validation_batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The examples that are set aside, as `test_batches`."""
+        files = [self.data.train_files[example] for example in self.aside.tolist()]
+        return self._evaluated(files, self.data.train_labels[self.aside], size)
+
+    def _evaluated(self, files: list[str], labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        examples = list(map(_Example, files, labels.tolist(), repeat(0)))
         wanted = (examples[start : start + size] for start in range(0, len(examples), size))
         return self._loaded(wanted, _test_transform(self.data.image_size))
 
@@ -105,11 +118,11 @@ class FolderStream:
         epoch, order, seeds = -1, torch.empty(0), torch.empty(0)
         for start, size in requests:
             examples: list[_Example] = []
-            for number, places in parts_by_epoch(start, size, len(files)):
+            for number, places in parts_by_epoch(start, size, len(self.kept)):
                 if number != epoch:
-                    epoch, (order, source) = number, shuffled(len(files), self.seed, number, self.held)
-                    seeds = torch.randint(2**32, (len(files),), generator=source)
-                chosen = order[places]
+                    epoch, (order, source) = number, shuffled(len(self.kept), self.seed, number, self.held)
+                    seeds = torch.randint(2**32, (len(self.kept),), generator=source)
+                chosen = self.kept[order[places]]
                 names = [files[example] for example in chosen.tolist()]
                 examples.extend(map(_Example, names, labels[chosen].tolist(), seeds[places].tolist()))
             yield examples

@@ -126,21 +126,31 @@ def override(
     dataset: str | None = None,
     seeds: int | None = None,
     data_dir: Path = Path("data"),
+    validation: float | int | None = None,
+    unless_set: float | int = 0,
 ) -> Sweep:
     """A version of the sweep: shorter (`scale`, all breakpoints included), another net, other data, its first seeds.
+
+    `validation`: what is set aside of the training examples (see `RunSpec`); else what the run itself says, and
+    `unless_set` where that is nothing.
 
     What changes a run is noted in its `overrides`, and so in its key: no such run passes for the sweep's own.
     An "imagefolder:NAME" has as many examples as `data_dir`/NAME/train has files.
     """
     if seeds is not None and seeds < 1:
         raise ValueError(f"seeds >= 1 must hold, but got seeds={seeds}")
-    change = changed(scale, model, dataset, data_dir)
+    change = changed(scale, model, dataset, data_dir, validation, unless_set)
     kept = sorted({spec.seed for spec in sweep.runs})[:seeds]
     return dataclasses.replace(sweep, runs=tuple(change(spec) for spec in sweep.runs if spec.seed in kept))
 
 
 def changed(
-    scale: float | None, model: str | None, dataset: str | None, data_dir: Path
+    scale: float | None,
+    model: str | None,
+    dataset: str | None,
+    data_dir: Path,
+    validation: float | int | None = None,
+    unless_set: float | int = 0,
 ) -> Callable[[RunSpec], RunSpec]:
     """What `override` makes of one run."""
     changes = [
@@ -158,7 +168,9 @@ def changed(
 
     def change(spec: RunSpec) -> RunSpec:
         shorter = spec if scale is None else spec.shortened(scale)
-        return dataclasses.replace(shorter, **fields, overrides=(*spec.overrides, *changes))
+        aside = (spec.validation or unless_set) if validation is None else validation
+        noted = changes if aside == spec.validation else [*changes, ("validation", f"{aside}")]
+        return dataclasses.replace(shorter, **fields, validation=aside, overrides=(*spec.overrides, *noted))
 
     return change
 

@@ -21,6 +21,7 @@ from lrbs_core.range_test import Bounds, bounds_of
 from lrbs_core.schedules import Linear, Triangular, schedule_from_dict
 from lrbs_core.specs import MICRO_BATCH, RunSpec
 from lrbs_core.sweeping import Sweep
+from lrbs_core.validation import JUDGED, judged_on
 
 if TYPE_CHECKING:
     from lrbs_core.results import RunRecord
@@ -55,7 +56,11 @@ def plan_document(sweep: Sweep) -> dict[str, Any]:
         }
         for spec in sweep.runs
     ]
-    return {"sweep": sweep.name, "examples": sweep.runs[0].examples, "runs": runs}
+    first = sweep.runs[0]
+    return {
+        "sweep": sweep.name, "examples": first.train_examples, "validation_examples": first.validation_examples,
+        "runs": runs,
+    }  # fmt: skip
 
 
 def _tidy(value: float) -> float:
@@ -74,7 +79,8 @@ def print_plan(sweep: Sweep, speeds: dict[str, float], micro_batch: int | None) 
     """
     console, first, epochs = _console(), sweep.runs[0], [spec.epochs for spec in sweep.runs]
     console.print(
-        f"[bold]{escape(sweep.name)}[/bold]: {len(sweep.runs)} runs, {first.examples:,} examples, "
+        f"[bold]{escape(sweep.name)}[/bold]: {len(sweep.runs)} runs, {first.train_examples:,} examples"
+        f"{f' ({first.validation_examples:,} more set aside for validation)' if first.validation else ''}, "
         f"{' to '.join(f'{epoch:g}' for epoch in sorted({min(epochs), max(epochs)}))} epochs, "
         f"partial batches: {first.partial}{_small_version(dict(first.overrides))}",
         soft_wrap=True,
@@ -105,7 +111,7 @@ def print_plan(sweep: Sweep, speeds: dict[str, float], micro_batch: int | None) 
                 _span(phase.lr, last.lr, ".4g"),
                 _span(phase.batch_size, last.batch_size, ","),
                 _span(phase.momentum, last.momentum, "g"),
-                _span(phase.noise_scale, noise_scale(*last, spec.examples), ".4g"),
+                _span(phase.noise_scale, noise_scale(*last, spec.train_examples), ".4g"),
                 f"{phase.updates:,}",
             )
         console.print(table)
@@ -135,7 +141,9 @@ def print_overview(document: dict[str, Any]) -> None:
     console = _console()
     console.print(f"[bold]{escape(document['sweep'])}[/bold]{_small_version(document['overrides'])}", soft_wrap=True)
     noise_measured = document["noise_measured"]
-    columns = ("policy", "runs", "updates", "test accuracy %", "train seconds", "noise scale")
+    validated = any(policy["validation_accuracy"]["mean"] is not None for policy in document["policies"])
+    accuracies = ("test accuracy %", *(["validation accuracy %"] if validated else []))
+    columns = ("policy", "runs", "updates", *accuracies, "train seconds", "noise scale")
     table = _table(*columns, *(["gradient noise scale"] if noise_measured else []))
     for policy in document["policies"]:
         unfinished = ", ".join(f"{count} {name}" for name, count in policy["not_finished"].items())
@@ -144,6 +152,7 @@ def print_overview(document: dict[str, Any]) -> None:
             f"{policy['runs']}/{policy['of']}" + (f" ({unfinished})" if unfinished else ""),
             f"{policy['updates']:,}",
             _interval(policy["test_accuracy"], 2),
+            *([_interval(policy["validation_accuracy"], 2)] if validated else []),
             _interval(policy["train_seconds"], 1),
             " → ".join(
                 f"{value:.3g}" for value in dict.fromkeys([*policy["noise_scale"][:1], *policy["noise_scale"][-1:]])
@@ -214,7 +223,7 @@ def range_document(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]]) -> 
     for run, record in pairs:
         bounds, reason = None, ""
         try:
-            bounds = bounds_of(record.rows)
+            bounds = bounds_of(record.rows, run.judged_by)
             found.append(bounds)
         except ValueError as error:
             reason = str(error)
@@ -235,7 +244,8 @@ def range_document(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]]) -> 
     lr = Triangular(float(f"{low['mean']:.1e}"), float(f"{high['mean']:.1e}"), stepsize=STEPSIZE)
     return {
         "sweep": sweep.name, "model": spec.model, "dataset": spec.dataset, "batch_size": batch_size,
-        "momentum": momentum, "ramp": ramp, "low": low, "high": high,
+        "momentum": momentum, "judged_on": judged_on([spec.judged_by]), "validation": spec.validation, "ramp": ramp,
+        "low": low, "high": high,
         "low_found": all(bounds.low_found for bounds in found),
         "high_found": all(bounds.high_found for bounds in found),
         "seeds": seeds, "policy": Policy(lr, batch_size, momentum).to_dict(),
@@ -260,6 +270,7 @@ def print_range(document: dict[str, Any]) -> None:
         table.add_row("95 % interval", *(f"{end['low']:.2g} - {end['high']:.2g}" for end in ends))
     console.print(table)
     console.print("geometric mean over seeds; interval by Student's t on log lr; a ramp tells lr to within a row")
+    console.print(JUDGED[document["judged_on"]], soft_wrap=True)
     if not document["low_found"]:
         hint = "" if document["ramp"]["geometric"] else ", or use --geometric"
         console.print(f"low is no bound: accuracy rises from the first rows on. Begin lower{hint}.")
@@ -285,14 +296,16 @@ def print_search(document: dict[str, Any]) -> None:
         finished = [trial for trial in trials if trial["status"] == "finished"]
         shown = sorted(finished, key=lambda trial: (-1 if best == "high" else 1) * trial[name]["mean"])[:BEST]
     metrics = {"test_accuracy": 2, "updates": 0, "train_seconds": 1}
-    metrics = {name: metrics.get(name, 4) for name in dict.fromkeys([*objectives, *metrics])}
-    table = _table("trial", *document["space"], *(name.replace("_", " ") for name in metrics))
+    digits = metrics | {"validation_accuracy": 2}
+    metrics = {name: digits.get(name, 4) for name in dict.fromkeys([*objectives, *metrics])}
+    table = _table("trial", *document["space"], *(_titled(name, document) for name in metrics))
     for trial in shown:
         point = (escape(str(value)) for value in trial["point"].values())
         table.add_row(
             f"{trial['trial']}", *point, *(_interval(trial[name], digits) for name, digits in metrics.items())
         )
     console.print(table)
+    console.print(JUDGED[document["judged_on"]], soft_wrap=True)
     if len(objectives) > 1:
         console.print(f"the Pareto front: no trial is better in all of {', '.join(objectives)}")
     for name, shares in document["importances"].items():
@@ -305,6 +318,12 @@ def print_search(document: dict[str, Any]) -> None:
         console.print(f"\ntrial {best['trial']}:\n{Policy.from_dict(best['policy'])!r}", soft_wrap=True, markup=False)
 
 
+def _titled(metric: str, document: dict[str, Any]) -> str:
+    """A column's head; of a test metric by which nothing was chosen that it is for the report alone."""
+    alone = metric.startswith("test") and document["judged_on"] != "test"
+    return metric.replace("_", " ") + (" (report alone)" if alone else "")
+
+
 def print_discovery(document: dict[str, Any]) -> None:
     """The last generation of a discovery, best first, and the best one's whole history as a policy to paste."""
     console, trials, plan = _console(), document["trials"], document["sampler"]
@@ -315,19 +334,23 @@ def print_discovery(document: dict[str, Any]) -> None:
         + _small_version(document["overrides"]),
         soft_wrap=True,
     )
-    table = _table("member", "lr", "momentum", "test accuracy %", "was member", "status")
+    (sought,) = document["objectives"]
+    metrics = list(dict.fromkeys([sought, "test_accuracy"]))
+    accuracies = [f"{_titled(name, document)} %" for name in metrics]
+    table = _table("member", "lr", "momentum", *accuracies, "was member", "status")
     shown = [trial for trial in trials if trial["generation"] == last]
-    for trial in sorted(shown, key=lambda trial: -(trial["test_accuracy"]["mean"] or 0.0)):
+    for trial in sorted(shown, key=lambda trial: -(trial[sought]["mean"] or 0.0)):
         settings = (f"{trial[name]:g}" for name in ("lr", "momentum"))
         parent = "-" if trial["parent"] is None else f"{trials[trial['parent']]['member']}"
-        accuracy = _interval(trial["test_accuracy"], 2)
-        table.add_row(f"{trial['member']}", *settings, accuracy, parent, trial["status"])
+        measured = (_interval(trial[name], 2) for name in metrics)
+        table.add_row(f"{trial['member']}", *settings, *measured, parent, trial["status"])
     console.print(table)
     console.print(
         "lr and momentum of the last interval, before which it was that member of the generation before; "
-        "ranked on the test set: measure the outcome over other seeds",
+        "the best of many looks: measure the outcome over other seeds",
         soft_wrap=True,
     )
+    console.print(JUDGED[document["judged_on"]], soft_wrap=True)
     if document["best"]:
         console.print(f"\n{Policy.from_dict(document['best'][0]['policy'])!r}", soft_wrap=True, markup=False)
 

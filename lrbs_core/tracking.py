@@ -22,7 +22,7 @@ from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
-from lrbs_core.journal import FINAL, MEASURED, METRICS, NOISE_SUMS, Reader, RunFolder, Status
+from lrbs_core.journal import FINAL, METRICS, NOISE_SUMS, OPTIONAL, Reader, RunFolder, Status
 from lrbs_core.specs import RunSpec
 from lrbs_core.store import SWEEP_TAG, children, first_line, without_password
 
@@ -222,14 +222,14 @@ class Delivery:
         points = [
             Metric(name, float(row[name]), int(row["time_ms"]), int(row["row"]))
             for row in reader.rows[sent.rows :]
-            for name in (*METRICS, *MEASURED)
+            for name in (*METRICS, *OPTIONAL)
             if name in row
         ]
         for first in range(0, len(points), POINTS_A_CALL):
             self.client.log_batch(sent.run_id, metrics=points[first : first + POINTS_A_CALL])
         sent.rows = len(reader.rows)
         if status in ENDS:
-            measured = [name for name in (*MEASURED, *NOISE_SUMS) if any(name in row for row in reader.rows)]
+            measured = [name for name in (*OPTIONAL, *NOISE_SUMS) if any(name in row for row in reader.rows)]
             self.client.log_text(sent.run_id, _csv(["row", "time_ms", *METRICS, *measured], reader.rows), "rows.csv")
         tags = {"lrbs.status": status, "lrbs.machine": reader.machine}
         if status == "failed":

@@ -19,7 +19,7 @@ from lrbs_core.checkpoints import saved, take_up
 from lrbs_core.data import Dataset, Stream, load
 from lrbs_core.devices import device_of, require_device_name
 from lrbs_core.draws import APART, use_draws
-from lrbs_core.journal import MEASURED, NOISE_SUMS, Row, Status, write_whole
+from lrbs_core.journal import MEASURED, NOISE_SUMS, VALIDATED, Row, Status, write_whole
 from lrbs_core.noise import noise_scale
 from lrbs_core.noise_meter import UNIT, NoiseMeter, held_parts
 from lrbs_core.planning import Update, micro_batch_limit, micro_batches
@@ -43,7 +43,7 @@ def prepare(specs: Iterable[RunSpec], machine: Machine) -> None:
     checked = set()
     for spec in specs:
         images = (spec.augmentation, spec.normalization, spec.image_size)
-        what = (spec.dataset, spec.examples, spec.model, spec.ghost_size, images)
+        what = (spec.dataset, spec.examples, spec.model, spec.ghost_size, images, spec.validation)
         if what in checked:
             continue
         checked.add(what)
@@ -77,8 +77,9 @@ def _stream(
 ) -> Stream | FolderStream:
     """The training examples end to end; `held`: those to measure noise by, drawn with return."""
     if isinstance(data, Folder):
-        return FolderStream(data, spec.seed, device, min(machine.workers, 1) if held else machine.workers, held)
-    return Stream(data, spec.seed, spec.augmentation, spec.normalization, held)
+        workers = min(machine.workers, 1) if held else machine.workers
+        return FolderStream(data, spec.seed, device, workers, spec.validation_examples, held)
+    return Stream(data, spec.seed, spec.augmentation, spec.normalization, spec.validation_examples, held)
 
 
 def _check_examples(spec: RunSpec, data: Dataset | Folder) -> None:
@@ -251,7 +252,7 @@ class _Run:
         if following is None:
             return True
         due = exactly(self.spec.evaluate_every_epochs, float(self._rows_due() + 1))
-        return following.start / self.spec.examples >= due
+        return following.start / self.spec.train_examples >= due
 
     def _rows_due(self) -> int:
         """Evaluations whose epoch has passed: fewer than rows never, more when one batch passes several."""
@@ -263,22 +264,24 @@ class _Run:
         before = self.rows[-1] if self.rows else {"examples": 0.0, "train_seconds": 0.0}
         seen = self.examples - before["examples"]
         self.tally.zero_()
-        test_loss, test_accuracy = self.evaluate()
+        test_loss, test_accuracy = self.evaluate(self.stream.test_batches)
         row: Row = {
             "row": number,
             "time_ms": int(time.time() * 1000),
-            "epoch": spec.epochs if following is None else following.start / spec.examples,
+            "epoch": spec.epochs if following is None else following.start / spec.train_examples,
             "updates": self.updates,
             "examples": self.examples,
             "train_seconds": self.seconds,
             **update.setting._asdict(),
-            "noise_scale": noise_scale(*update.setting, spec.examples),
+            "noise_scale": noise_scale(*update.setting, spec.train_examples),
             "train_loss": loss / seen,
             "train_accuracy": 100 * correct / seen,
             "test_loss": test_loss,
             "test_accuracy": test_accuracy,
             "examples_per_second": seen / (self.seconds - before["train_seconds"]),
         }
+        if spec.validation:
+            row |= zip(VALIDATED, self.evaluate(self.stream.validation_batches), strict=True)
         if self.meter is not None:
             reading, sums = self.meter.reading()
             row |= zip((*MEASURED, *NOISE_SUMS), (*reading, *sums), strict=True)
@@ -289,15 +292,15 @@ class _Run:
         return row
 
     @torch.inference_mode()
-    def evaluate(self) -> tuple[float, float]:
-        """Mean loss and accuracy in percent on the test set."""
-        tally = torch.zeros(2, dtype=torch.float64, device=self.device)
+    def evaluate(self, of: Callable[[int], Iterator[tuple[Tensor, Tensor]]]) -> tuple[float, float]:
+        """Mean loss and accuracy in percent on the batches of a part of the data."""
+        total, tally = 0, torch.zeros(2, dtype=torch.float64, device=self.device)
         self.network.eval()
-        for images, labels in self.stream.test_batches(max(self.limit, 256)):
+        for images, labels in of(max(self.limit, 256)):
             logits = self._logits(images)
             self._count(tally, logits, functional.cross_entropy(logits, labels, reduction="sum"), labels)
+            total += len(labels)
         self.network.train()
-        total = len(self.data.test_labels)
         loss, correct = tally.tolist()
         return loss / total, 100 * correct / total
 

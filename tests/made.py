@@ -196,9 +196,10 @@ def train_by_hand(spec, data):
     torch.manual_seed(spec.seed)
     model = models.build(spec.model, data.classes, data.channels, data.image_size, spec.ghost_size)
     draws = use_draws(model, spec.seed, torch.device("cpu"))
-    stream, velocity = Stream(data, spec.seed, spec.augmentation, spec.normalization), [0.0 for _ in model.parameters()]
+    stream = Stream(data, spec.seed, spec.augmentation, spec.normalization, spec.validation_examples)
+    velocity = [0.0 for _ in model.parameters()]
     for update in spec.walk():
-        lr, _, momentum = spec.policy(update.start / spec.examples)
+        lr, _, momentum = spec.policy(update.start / spec.train_examples)
         images, labels = stream.batch(update.start, update.size)
         draws.at(update.start, update.size, update.start)
         loss = torch.nn.functional.cross_entropy(model(images), labels)

@@ -50,7 +50,8 @@ def require_told(folder, found):
     for trial in found["trials"]:
         params = told[trial["key"]].params
         assert params["search.generation"] == str(trial["generation"])
-        assert params.get("search.parent") == (trial["parent"] and found["trials"][trial["parent"]]["key"])
+        parent = None if trial["parent"] is None else found["trials"][trial["parent"]]["key"]
+        assert params.get("search.parent") == parent
         assert told[trial["key"]].metrics["test_accuracy"] == trial["test_accuracy"]["mean"]
     assert launch.data.tags["lrbs.search"] == found["search"]
     assert launch.data.tags["lrbs.search.best"] == found["best"][0]["label"]
@@ -87,10 +88,13 @@ def test_a_killed_discovery_goes_on_to_the_same_members_and_its_outcome_is_a_swe
     policy, (best,) = again.stdout.splitlines()[-1], found["best"]
     shown = [line.split() for line in again.stdout.splitlines() if line.endswith("finished")]
     last = [trial for trial in found["trials"] if trial["generation"] == 3]
-    assert {(line[0], line[1], line[3], line[4]) for line in shown} == {
+    assert "judged by validation data, set aside of the training set" in again.stdout
+    assert found["validation"] == 0.1
+    assert {(line[0], line[1], *line[3:6]) for line in shown} == {
         (
             str(t["member"]),
             f"{t['lr']:g}",
+            f"{t['validation_accuracy']['mean']:.2f}",
             f"{t['test_accuracy']['mean']:.2f}",
             str(found["trials"][t["parent"]]["member"]),
         )
@@ -98,7 +102,10 @@ def test_a_killed_discovery_goes_on_to_the_same_members_and_its_outcome_is_a_swe
     }
     assert shown[0][0] == str(found["trials"][best["trial"]]["member"])
     assert eval(policy, vars(__import__("lrbs_core"))) == Policy.from_dict(best["policy"])
-    ordinary = lrbs("run", sweep(tmp_path / "pasted", policy), "--seeds", 1, "--offline", cwd=tmp_path / "pasted")
+    accuracies = [trial["validation_accuracy"]["mean"] for trial in last]
+    assert found["trials"][best["trial"]]["validation_accuracy"]["mean"] == max(accuracies)
+    pasted = ("run", sweep(tmp_path / "pasted", policy), "--validation", 0.1, "--seeds", 1, "--offline")
+    ordinary = lrbs(*pasted, cwd=tmp_path / "pasted")
     assert ordinary.returncode == 0, ordinary.stderr
     key = found["trials"][best["trial"]]["key"]
     assert all_unclocked(tmp_path / "pasted") == {key: all_unclocked(killed)[key]}

@@ -55,6 +55,18 @@ def test_a_killed_search_goes_on_to_the_same_trials_and_rows_and_runs_none_twice
     assert "<svg" in (tmp_path / "killed" / "heat.svg").read_text()
     assert all(trial["label"].split()[0].split("=")[1] in again.stdout for trial in killed["trials"])
 
+    # A tenth is set aside unless told otherwise, and ranks.
+    assert (killed["judged_on"], killed["validation"]) == ("validation", 0.1)
+    assert killed["overrides"] == {"validation": "0.1"}
+    means = [trial["validation_accuracy"]["mean"] for trial in killed["trials"]]
+    assert means[killed["best"][0]["trial"]] == max(means)
+    assert "validation accuracy   test accuracy (report alone)" in again.stdout
+    assert "judged by validation data" in again.stdout
+    assert all(row["validation_accuracy"] >= 0 for rows in one.values() for row in rows)
+    test = lrbs(*arguments[:2], "--trials", 1, "--validation", 0, "--offline", "--html", "test.html", cwd=tmp_path)
+    assert "judged by TEST data" in test.stdout
+    assert "Judged by TEST data" in (tmp_path / "test.html").read_text()
+
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
@@ -100,8 +112,8 @@ def test_early_stopping_is_the_same_rule_through_ray(sweep, tmp_path):
     found = document(lrbs(*arguments, cwd=tmp_path))
     statuses = Counter(trial["status"] for trial in found["trials"])
     assert set(statuses) == {"finished", "stopped"}
-    # Rungs of 2/9 and 2/3 epochs, cycles of 1: all are judged at the end of the first cycle.
-    assert found["rungs"] == pytest.approx([1437 * 2 / 9, 1437 * 2 / 3])
+    # Rungs of 2/9 and 2/3 epochs, of the digits but a tenth, cycles of 1: judged at the end of the first cycle.
+    assert found["rungs"] == pytest.approx([1293 * 2 / 9, 1293 * 2 / 3])
     rows = journal_rows(tmp_path)
     for trial in found["trials"]:
         (key,) = trial["keys"]
@@ -111,11 +123,16 @@ def test_early_stopping_is_the_same_rule_through_ray(sweep, tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--objective", "accuracy"), "an objective must be one of test_accuracy"),
+        (("--objective", "accuracy"), "an objective must be one of validation_accuracy"),
         (("--objective", "test_accuracy,updates", "--early-stop"), "--early-stop compares runs by one objective"),
         (("--sampler", "grid", "--trials", 5), "a grid of this space has at least 6 points, but got --trials 5"),
         (("--axes", "high,low"), "a heat map needs two of the names that are searched and of numbers (high, momentum)"),
         (("--model", "nonesuch"), "model"),
+        (
+            ("--validation", 0, "--objective", "validation_accuracy"),
+            "needs validation data, but got none: give",
+        ),
+        (("--validation", 5), "must set aside and leave an example of every class, but 5 in all are 0 of the"),
     ],
 )
 def test_what_cannot_be_searched_is_one_line(options, says, sweep, tmp_path):

@@ -17,7 +17,7 @@ from lrbs_core.search_launch import find_launch
 
 SEARCH = {
     "sweep": "made", "search": "0123", "objectives": ["test_accuracy"], "seeds": 1, "rungs": [], "space": {},
-    "sampler": {"name": "tpe"},
+    "sampler": {"name": "tpe"}, "judged_on": "test", "validation": 0,
 }  # fmt: skip
 ROWS = [made_row(1), made_row(2)]
 

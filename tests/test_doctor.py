@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -215,6 +216,12 @@ def test_an_image_folder_must_be_there_with_the_images_of_the_plan(look, tmp_pat
             Image.new("RGB", (8, 8)).save(tmp_path / "data" / "cats" / split / "a" / f"{number}.png")
     assert (check(3).status, "2 training images" in check(3).found) == ("fault", True)
     assert check(2).status == "ok"
+    aside = noise_spec(batch_size=1, dataset="imagefolder:cats", examples=2, validation=1)
+    held = look([aside])["dataset imagefolder:cats"]
+    assert (held.status, held.found.endswith("of 1 classes, 1 of them set aside for validation")) == ("ok", True)
+    crowd = look([replace(aside, examples=9, validation=5)])["dataset imagefolder:cats"]
+    assert crowd.status == "fault"
+    assert "5 in all are 5 of the 2 of class number 0: set fewer aside" in crowd.found
     assert look(dataset="imagefolder:cats")["dataset imagefolder:cats"].status == "ok"
     for name in ("imagefolder:../data/cats", "imagefolder:nothing", "cats"):
         assert look(dataset=name)[f"dataset {name}"].status == "fault"

@@ -154,6 +154,7 @@ def test_the_page_of_a_range_test_has_its_bounds_its_seeds_and_the_schedule():
     ]
     document = {
         "sweep": "made-range-test", "model": "mlp", "dataset": "digits", "batch_size": 16, "momentum": 0.9,
+        "judged_on": "validation",
         "ramp": {"low": 0.001, "high": 3.0, "epochs": 4.0, "geometric": True}, "seeds": seeds,
         "low": {"mean": 0.00123, "low": 0.001, "high": 0.0015, "n": 2},
         "high": {"mean": 0.4, "low": None, "high": None, "n": 1},
@@ -169,12 +170,15 @@ def test_the_page_of_a_range_test_has_its_bounds_its_seeds_and_the_schedule():
         "    Triangular(low=0.0012, high=0.4, stepsize=4.0)",
     ):
         assert line in page
-    assert "lr from 0.001 to 3 by factors over 4 epochs, batch size 16, momentum 0.9." in range_markdown(document)
+    ramp = "lr from 0.001 to 3 by factors over 4 epochs, batch size 16, momentum 0.9; judged by "
+    assert ramp + "validation data, set aside of the training set; test" in range_markdown(document)
+    assert ramp + "TEST data, so that test numbers flatter" in range_markdown(document | {"judged_on": "test"})
     hostile = document | {"dataset": "imagefolder:<img src=x>[x](javascript:1)"}
     assert r"test on imagefolder:\<img src=x>\[x\](javascript:1): lr from" in range_markdown(hostile)
 
 
-def test_a_measured_noise_scale_is_shown_where_there_is_one(capsys):
+def test_a_measured_noise_scale_is_shown_where_there_is_one(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     sweep = made_sweep()
     pairs = [
         (

@@ -1,6 +1,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from made import made_noise, made_row, made_spec
@@ -61,6 +62,14 @@ def test_runs_in_bf16_beside_others_are_named(machines, says):
     sentence = f"Not of one precision, which may be what differs: in bf16 are {says}, the others in float32."
     expected = None if says is None else sentence
     assert mixed_precision([*pairs, (begun[0], begun[1]._replace(machine=BF16))]) == expected
+
+
+def test_what_was_judged_by_is_a_column_and_missing_where_nothing_was_set_aside():
+    (spec, record), other = pair("a", 0, 90.5), pair("b", 1, 80.0)
+    rows = [row | {"validation_accuracy": 70.0 + row["row"], "validation_loss": 1.0} for row in record.rows]
+    pairs = [(spec, record._replace(rows=rows)), other]
+    for frame, expected in ((run_table(pairs), [72.0, math.nan]), (curves(pairs), [71.0, 72.0, math.nan, math.nan])):
+        np.testing.assert_array_equal(frame["validation_accuracy"], expected)
 
 
 def test_a_run_without_rows_is_there_and_empty():

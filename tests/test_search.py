@@ -199,7 +199,7 @@ def test_what_a_store_knows_of_a_run_is_not_trained_again(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"objectives": ("accuracy",)}, "an objective must be one of test_accuracy, .* but got 'accuracy'"),
+        ({"objectives": ("accuracy",)}, "an objective must be one of validation_accuracy, .* but got 'accuracy'"),
         ({"objectives": ("updates", "updates")}, "objectives must differ"),
         ({"objectives": ("test_accuracy", "updates"), "early_stop": True}, "--early-stop compares runs by one"),
         ({"objectives": ("updates",), "early_stop": True}, "--early-stop compares runs by one"),

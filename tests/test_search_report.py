@@ -17,7 +17,7 @@ SPACE = {
 }
 
 
-def document(objectives=("test_accuracy",), trials=20):
+def document(objectives=("test_accuracy",), trials=20, judged_on="test"):
     draw = np.random.default_rng(0)
     lines = []
     for number in range(trials):
@@ -31,10 +31,12 @@ def document(objectives=("test_accuracy",), trials=20):
                    for name, value in (("test_accuracy", accuracy), ("updates", updates), ("train_seconds", 1.0))},
             }
         )  # fmt: skip
+        if judged_on == "validation":
+            lines[-1]["validation_accuracy"] = dict.fromkeys(("low", "mean", "high"), 12.34)
     return {
         "sweep": "made-search", "search": "abc", "sampler": {"name": "tpe", "seed": 0},
         "objectives": {name: "high" if name == "test_accuracy" else "low" for name in objectives}, "seeds": 1,
-        "rungs": [100.0], "space": SPACE, "overrides": {"scale": "0.1"}, "trials": lines,
+        "judged_on": judged_on, "rungs": [100.0], "space": SPACE, "overrides": {"scale": "0.1"}, "trials": lines,
         "best": [{"trial": 5, "label": "x", "policy": Policy(0.1, 16, 0.9).to_dict()}],
         "importances": {name: {"momentum": 0.7, "net": 0.2, "lr": 0.1} for name in objectives}, "importance": "by hand",
     }  # fmt: skip
@@ -100,7 +102,18 @@ def test_the_page_has_all_of_it_escaped_and_needs_no_network(objectives):
     assert ("Pareto front" in page) == (len(objectives) > 1)
     assert page.count("<tr><td>3</td><td>stopped</td>") == 1
     assert "70 %" in page
+    assert "Judged by TEST data, so that test numbers flatter what was chosen" in page
     assert "scale=0.1" in page
+
+
+def test_the_page_of_a_search_by_validation_data_shows_those_and_test_accuracy_for_the_report_alone():
+    found = document(("validation_accuracy",), judged_on="validation")
+    page = html(found, None, "lrbs search x.py")
+    assert "Judged by validation data, set aside of the training set; test data are for the report alone" in page
+    assert "<th>validation accuracy, %</th>" in page
+    assert "<th>test accuracy, % (report alone)</th>" in page
+    assert page.count("<td>12.34</td>") == 21  # the best, and all
+    assert "TEST" not in page
 
 
 def test_a_page_of_nothing_finished_is_still_a_page():

@@ -32,6 +32,7 @@ FIELDS = {
     "trust_coefficient": None,
     "decay_batch_norm": True,
     "image_size": None,
+    "validation": 0,
 }
 OTHER = {
     "label": "lr, decaying",
@@ -52,6 +53,7 @@ OTHER = {
     "trust_coefficient": 0.01,
     "decay_batch_norm": False,
     "image_size": 64,
+    "validation": 0.25,
 }
 # What a field needs beside it to be of use.
 BESIDE = {
@@ -109,7 +111,7 @@ def test_a_key_is_another_only_where_the_same_fields_come_to_another_end_than_th
     [
         FIELDS,
         OTHER | BESIDE["trust_coefficient"] | BESIDE["image_size"],
-        {name: FIELDS[name] for name in list(FIELDS)[:-6]} | {"examples": 7e2},
+        {name: FIELDS[name] for name in list(FIELDS)[:-7]} | {"examples": 7e2},
     ],
 )
 def test_a_spec_survives_json(fields):
@@ -227,7 +229,7 @@ def test_a_value_on_the_border_is_taken(changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda value: value | {"colour": "red"}, "the fields label, policy, .* image_size, but got label, .*, colour"),
+        (lambda value: value | {"colour": "red"}, "the fields label, policy, .* validation, but got label, .*, colour"),
         (lambda value: {k: v for k, v in value.items() if k != "seed"}, "a run must have the fields"),
         (lambda value: list(value), "a run must have the fields .*, but got .'label'"),
         (lambda value: value | {"overrides": [["scale", 0.1]]}, "overrides must be pairs of text, but got .*0.1"),

@@ -56,7 +56,30 @@ def test_an_override_changes_the_run_its_key_and_says_so(tmp_path):
     assert {(one.dataset, one.examples, len(one.overrides)) for one in back.runs} == {("cifar10", 50_000, 4)}
 
 
-@pytest.mark.parametrize("change", [{"scale": 1}, {"scale": 0.5}, {"model": "mlp"}, {"dataset": "digits"}])
+def test_validation_is_what_is_given_else_the_runs_own_else_what_is_unless_set():
+    own = dataclasses.replace(SWEEP, runs=tuple(dataclasses.replace(one, validation=500) for one in SWEEP.runs))
+    for sweep, change, aside, noted in (
+        (SWEEP, {}, 0, ()),
+        (SWEEP, {"unless_set": 0.1}, 0.1, (("validation", "0.1"),)),
+        (SWEEP, {"validation": 300, "unless_set": 0.1}, 300, (("validation", "300"),)),
+        (SWEEP, {"validation": 0, "unless_set": 0.1}, 0, ()),
+        (own, {"unless_set": 0.1}, 500, ()),
+        (own, {"validation": 500}, 500, ()),
+        (own, {"validation": 0, "unless_set": 0.1}, 0, (("validation", "0"),)),
+    ):
+        changed = override(sweep, **change)
+        assert {(type(one.validation), one.validation, one.overrides) for one in changed.runs} == {
+            (type(aside), aside, noted)
+        }
+        assert ({one.key for one in changed.runs} == {one.key for one in sweep.runs}) == (not noted)
+    (first, *_) = override(SWEEP, validation=300, scale=0.5).runs
+    assert first.overrides == (("scale", "0.5"), ("validation", "300"))
+    assert first.train_examples == first.examples - 300
+
+
+@pytest.mark.parametrize(
+    "change", [{"scale": 1}, {"scale": 0.5}, {"model": "mlp"}, {"dataset": "digits"}, {"validation": 0.1}]
+)
 def test_no_overridden_run_passes_for_the_sweep_s_own(change):
     assert not {one.key for one in override(SWEEP, **change).runs} & {one.key for one in SWEEP.runs}
 

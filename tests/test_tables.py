@@ -100,7 +100,7 @@ def test_in_a_pipe_a_table_is_as_wide_as_it_needs_to_be_and_equal_values_are_tol
     trial |= {"test_accuracy": some, "updates": equal, "train_seconds": some}
     document = {
         "sweep": "made", "sampler": {"name": "tpe"}, "overrides": {}, "objectives": {"test_accuracy": "high"},
-        "space": names, "trials": [trial], "importances": {},
+        "judged_on": "test", "space": names, "trials": [trial], "importances": {},
         "best": [{"trial": 0, "label": "made", "policy": Policy(0.1, 8, 0.9).to_dict()}],
     }  # fmt: skip
     tables.print_search(document)

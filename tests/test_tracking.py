@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
 from lrbs_core import store, tracking
-from lrbs_core.journal import MEASURED, METRICS, NOISE_SUMS, Journal
+from lrbs_core.journal import MEASURED, METRICS, NOISE_SUMS, VALIDATED, Journal
 
 
 @pytest.fixture(scope="module")
@@ -255,12 +255,13 @@ def test_an_unreachable_store_is_one_line_without_the_password(uri, says, monkey
 
 
 @pytest.mark.parametrize("status", ["finished", "running"])
-def test_a_measured_noise_scale_is_told_and_read_back_where_a_row_has_it(client, sweep, tmp_path, status):
-    rows = [made_row(1), made_row(2) | dict.fromkeys((*MEASURED, *NOISE_SUMS), 7.5)]  # from the second row on
+@pytest.mark.parametrize("names", [(*MEASURED, *NOISE_SUMS), VALIDATED])
+def test_what_only_some_rows_hold_is_told_and_read_back_where_a_row_has_it(client, sweep, tmp_path, names, status):
+    rows = [made_row(1), made_row(2) | dict.fromkeys(names, 7.5)]  # measured from the second row on
     folder = made_run(tmp_path, made_spec(), rows, status=status, sweep=sweep)
     deliver(client, folder)
     (run,) = children(client, sweep)
-    told = client.get_metric_history(run.info.run_id, "gradient_noise_scale")
+    told = client.get_metric_history(run.info.run_id, names[0])
     assert [(point.step, point.value) for point in told] == [(2, 7.5)]
     assert not client.get_metric_history(run.info.run_id, "noise_x")
     # While a run goes on, its histories are all there is to read.

@@ -163,7 +163,7 @@ def test_the_clock_counts_updates_alone(monkeypatch):
     now, step, evaluate = [0.0], SGD.step, training._Run.evaluate
     monkeypatch.setattr(training.time, "perf_counter", lambda: now[-1])
     monkeypatch.setattr(SGD, "step", lambda self: (now.append(now[-1] + 1), step(self))[1])
-    monkeypatch.setattr(training._Run, "evaluate", lambda self: (now.append(now[-1] + 1000), evaluate(self))[1])
+    monkeypatch.setattr(training._Run, "evaluate", lambda *what: (now.append(now[-1] + 1000), evaluate(*what))[1])
     rows, _ = finish(start(noise_spec(evaluate_every_epochs=0.5)))
     assert [row["train_seconds"] for row in rows] == [2, 3, 5, 6]
     assert [row["examples_per_second"] for row in rows] == [40, 20, 40, 20]

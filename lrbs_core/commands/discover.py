@@ -29,12 +29,14 @@ from lrbs_core.commands.options import (
     Serial,
     Store,
     SweepFile,
+    Validation,
     drawn,
     load_sweep,
 )
 from lrbs_core.discovery import Design, Discovery, source_of
 from lrbs_core.journal import RunFolder
 from lrbs_core.specs import Machine
+from lrbs_core.validation import SET_ASIDE
 
 __all__ = ["discover"]
 
@@ -53,6 +55,7 @@ def discover(
     scale: Scale = None,
     model: Model = None,
     dataset: Data = None,
+    validation: Validation = None,
     data_dir: DataDir = Path("data"),
     out: Out = Path("lrbs-runs"),
     tracking_uri: Store = None,
@@ -66,11 +69,12 @@ def discover(
     bf16: Bf16 = False,
     as_json: AsJson = False,
 ) -> None:
-    """A schedule of lr and momentum by population based training, ranked on the test set (Jaderberg et al. 2017).
+    """A schedule of lr and momentum by population based training (Jaderberg et al. 2017).
 
-    The same command goes on after a kill, and else only shows what was found.
+    Members are ranked by validation data: a tenth of the training examples, unless told otherwise. The same command
+    goes on after a kill, and else only shows what was found.
     """
-    sweep = load_sweep(sweep_file, scale, model, dataset, 1, data_dir)
+    sweep = load_sweep(sweep_file, scale, model, dataset, 1, data_dir, validation, SET_ASIDE)
     design = Design(sweep.name, source_of(sweep, policy), population, interval, sampler_seed)
     machine = Machine(data_dir.resolve(), device, micro_batch, max(1, int(cpus_per_run)), bf16=bf16)
     launch = Launch(design.settings, population * design.generations, out, tracking_uri, offline)

@@ -12,7 +12,8 @@ from lrbs_core.sweeping import Sweep
 
 __all__ = [
     "Address", "AsJson", "Bf16", "CpusPerRun", "Data", "DataDir", "Device", "GpusPerRun", "Markdown", "MicroBatch",
-    "Model", "Offline", "Out", "Scale", "Seeds", "Serial", "Store", "SweepFile", "drawn", "load_sweep", "written",
+    "Model", "Offline", "Out", "Scale", "Seeds", "Serial", "Store", "SweepFile", "Validation", "drawn", "load_sweep",
+    "written",
 ]  # fmt: skip
 
 
@@ -32,12 +33,26 @@ def drawn(path: Path | None) -> Path | None:
     return written(path)
 
 
+def _aside(text: str) -> float | int:
+    """A share, or a number of examples."""
+    try:
+        return int(text) if text.strip().isdecimal() else float(text)
+    except ValueError:
+        raise typer.BadParameter(f"give a share such as 0.1, or a number of examples, but not {text!r}") from None
+
+
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP", help="A file of sweeps/, such as sweeps/quickstart.py.")]
 Scale = Annotated[
     float | None, typer.Option(help="Train this fraction of the epochs, all breakpoints moved with them.")
 ]
 Model = Annotated[str | None, typer.Option(help="Another network.")]
 Data = Annotated[str | None, typer.Option("--dataset", help="Other data: digits, cifar10, cifar100, imagefolder:NAME.")]
+Validation = Annotated[
+    float | None,
+    typer.Option(
+        parser=_aside, metavar="SHARE|NUMBER", help="Training examples to set aside and judge by, such as 0.1 or 5000."
+    ),
+]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Only the first so many seeds.")]
 DataDir = Annotated[Path, typer.Option(help="The folder that holds the datasets.")]
 Out = Annotated[Path, typer.Option(help="The folder of journals and checkpoints, seen by every node.")]
@@ -67,8 +82,23 @@ Markdown = Annotated[
 
 
 def load_sweep(
-    path: Path, scale: float | None, model: str | None, dataset: str | None, seeds: int | None, data_dir: Path
+    path: Path,
+    scale: float | None,
+    model: str | None,
+    dataset: str | None,
+    seeds: int | None,
+    data_dir: Path,
+    validation: float | None,
+    unless_set: float | int = 0,
 ) -> Sweep:
-    """The sweep of the file, overridden as asked."""
-    sweep = sweeping.load(path)
-    return sweeping.override(sweep, scale=scale, model=model, dataset=dataset, seeds=seeds, data_dir=data_dir)
+    """The sweep of the file, overridden as asked (`sweeping.override`)."""
+    return sweeping.override(
+        sweeping.load(path),
+        scale=scale,
+        model=model,
+        dataset=dataset,
+        seeds=seeds,
+        data_dir=data_dir,
+        validation=validation,
+        unless_set=unless_set,
+    )

@@ -19,6 +19,7 @@ from lrbs_core.commands.options import (
     Scale,
     Seeds,
     SweepFile,
+    Validation,
     drawn,
     load_sweep,
 )
@@ -32,6 +33,7 @@ def plan(
     model: Model = None,
     dataset: Data = None,
     seeds: Seeds = None,
+    validation: Validation = None,
     data_dir: DataDir = Path("data"),
     out: Out = Path("lrbs-runs"),
     micro_batch: MicroBatch = None,
@@ -44,7 +46,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Updates, batch sizes, noise scale and hours of every run, before anything is spent."""
-    sweep = load_sweep(sweep_file, scale, model, dataset, seeds, data_dir)
+    sweep = load_sweep(sweep_file, scale, model, dataset, seeds, data_dir, validation)
     if as_json:
         print(json.dumps(tables.plan_document(sweep), indent=1))
     else:

@@ -24,6 +24,7 @@ from lrbs_core.commands.options import (
     Offline,
     Out,
     Store,
+    Validation,
     drawn,
 )
 from lrbs_core.journal import FINAL, RunFolder
@@ -53,6 +54,7 @@ def range_test(
     ] = None,
     augmentation: Annotated[str | None, typer.Option(help="none, flip or flip_crop.")] = None,
     normalization: Annotated[str | None, typer.Option(help="channel, mean_image or imagenet.")] = None,
+    validation: Validation = None,
     epochs: Annotated[float, typer.Option(help="Length of the ramp.")] = 4.0,
     geometric: Annotated[bool, typer.Option("--geometric", help="lr rises by factors, not differences.")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="Ramps, one a seed; the intervals are over them.")] = 3,
@@ -70,13 +72,16 @@ def range_test(
     markdown: Markdown = None,
     as_json: AsJson = False,
 ) -> None:
-    """Bounds for a cyclical lr: short runs, one after another, whose lr rises until they fail (L. N. Smith 2017)."""
+    """Bounds for a cyclical lr: short runs, one after another, whose lr rises until they fail (L. N. Smith 2017).
+
+    They are read off validation data: a tenth of the training examples, unless told otherwise.
+    """
     from lrbs_core import range_test as ramps
 
     given = {
         "model": model, "dataset": dataset, "batch_size": batch_size, "momentum": momentum, "optimizer": optimizer,
         "weight_decay": weight_decay, "ghost_size": ghost_size, "augmentation": augmentation,
-        "normalization": normalization,
+        "normalization": normalization, "validation": validation,
     }  # fmt: skip
     source = None if sweep_file is None else sweeping.load(sweep_file)
     settings = ramps.settings(source, policy, given, data_dir)
@@ -86,7 +91,7 @@ def range_test(
     def run_all(folders: Sequence[RunFolder]) -> None:
         from lrbs_core import devices, training
 
-        train = ramps.until_lost(partial(training.train, machine=machine))
+        train = ramps.until_lost(partial(training.train, machine=machine), sweep.runs[0].judged_by)
         sweeping.run_serially(folders, train, devices.describe(machine))
 
     def show(pairs: Sequence[tuple[RunSpec, RunRecord]]) -> None:
@@ -114,6 +119,7 @@ def range_test(
 
             texts = {"range_test.json": json.dumps(document, indent=1), "range_test.svg": figures.svg(chart)}
             tags = {f"lrbs.range_{name}": f"{document[name]['mean']:.4g}" for name in ("low", "high")}
+            tags |= {f"lrbs.range_{name}": f"{document[name]}" for name in ("judged_on", "validation")}
             keys = [spec.key for spec in sweep.runs]
             tracking.tell_parents(store.connect(tracking_uri), sweep.name, keys, tags, texts)
 

@@ -21,6 +21,7 @@ from lrbs_core.commands.options import (
     Seeds,
     Store,
     SweepFile,
+    Validation,
     drawn,
     load_sweep,
     written,
@@ -35,6 +36,7 @@ def report(
     model: Model = None,
     dataset: Data = None,
     seeds: Seeds = None,
+    validation: Validation = None,
     data_dir: DataDir = Path("data"),
     tracking_uri: Store = None,
     csv: Annotated[Path | None, typer.Option(help="Write one row a run to this file.", callback=written)] = None,
@@ -57,7 +59,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Policies side by side and each claim beside what was measured, from MLflow."""
-    sweep = load_sweep(sweep_file, scale, model, dataset, seeds, data_dir)
+    sweep = load_sweep(sweep_file, scale, model, dataset, seeds, data_dir, validation)
     from lrbs_core import report as page
     from lrbs_core import results, store, tracking
 

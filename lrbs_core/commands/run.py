@@ -28,6 +28,7 @@ from lrbs_core.commands.options import (
     Serial,
     Store,
     SweepFile,
+    Validation,
     load_sweep,
 )
 from lrbs_core.journal import RunFolder
@@ -45,6 +46,7 @@ def run(
     model: Model = None,
     dataset: Data = None,
     seeds: Seeds = None,
+    validation: Validation = None,
     data_dir: DataDir = Path("data"),
     out: Out = Path("lrbs-runs"),
     tracking_uri: Store = None,
@@ -69,7 +71,7 @@ def run(
     checkpoint_seconds: Annotated[float, typer.Option(min=0, help="At least so long between checkpoints.")] = 10.0,
 ) -> None:
     """Run what is missing of a sweep: broken runs go on from their checkpoint, finished ones stay."""
-    sweep = load_sweep(sweep_file, scale, model, dataset, seeds, data_dir)
+    sweep = load_sweep(sweep_file, scale, model, dataset, seeds, data_dir, validation)
     machine = Machine(
         data_dir=data_dir.resolve(),
         device=device,

@@ -32,10 +32,12 @@ from lrbs_core.commands.options import (
     Serial,
     Store,
     SweepFile,
+    Validation,
     drawn,
     written,
 )
 from lrbs_core.specs import Machine
+from lrbs_core.validation import SET_ASIDE
 
 __all__ = ["search"]
 
@@ -48,8 +50,11 @@ def search(
     sampler: Annotated[Literal["tpe", "random", "grid"], typer.Option(help="How candidates are chosen.")] = "tpe",
     sampler_seed: Annotated[int, typer.Option(min=0, help="Another one is another search.")] = 0,
     objective: Annotated[
-        str, typer.Option(help="What is sought; of several, such as test_accuracy,updates, the Pareto front.")
-    ] = "test_accuracy",
+        str | None,
+        typer.Option(
+            help="What is sought, else validation_accuracy; of several (validation_accuracy,updates) the Pareto front."
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of a candidate, which counts by their mean.")] = 1,
     early_stop: Annotated[
         bool, typer.Option("--early-stop", help="End poor candidates at a ninth or a third of the examples (ASHA).")
@@ -64,6 +69,7 @@ def search(
     scale: Scale = None,
     model: Model = None,
     dataset: Data = None,
+    validation: Validation = None,
     data_dir: DataDir = Path("data"),
     out: Out = Path("lrbs-runs"),
     tracking_uri: Store = None,
@@ -77,17 +83,21 @@ def search(
     bf16: Bf16 = False,
     as_json: AsJson = False,
 ) -> None:
-    """The best candidates of a sweep's SPACE; the same command goes on after a kill, or with more --trials."""
+    """The best candidates of a sweep's SPACE; the same command goes on after a kill, or with more --trials.
+
+    They are judged by validation data: a tenth of the training examples, unless told otherwise.
+    """
     from lrbs_core.search import Design, Search
 
-    change = sweeping.changed(scale, model, dataset, data_dir)
+    change = sweeping.changed(scale, model, dataset, data_dir, validation, SET_ASIDE)
     candidates = dataclasses.replace(sweeping.load_candidates(sweep_file), change=change)
-    design = Design(candidates, sampler, sampler_seed, trials, seeds, tuple(objective.split(",")), early_stop)
+    objectives = tuple((objective or candidates.tried[0].judged_by).split(","))
+    design = Design(candidates, sampler, sampler_seed, trials, seeds, objectives, early_stop)
     chosen = None if axes is None else axes.split(",")
     if figure is not None or chosen is not None:
         from lrbs_core.search_report import chosen_axes
 
-        chosen_axes(design.settings | {"importances": {objective: {}}}, chosen)
+        chosen_axes(design.settings | {"importances": {objectives[0]: {}}}, chosen)
     machine = Machine(data_dir.resolve(), device, micro_batch, max(1, int(cpus_per_run)), bf16=bf16)
     launch = Launch(design.settings, seeds * design.size, out, tracking_uri, offline)
     from lrbs_core import devices, training

@@ -39,6 +39,8 @@ TITLES: dict[str, str | list[str]] = {
     "train_accuracy": "train accuracy (%)",
     "test_loss": "test loss (nats)",
     "test_accuracy": "test accuracy (%)",
+    "validation_loss": "validation loss (nats)",
+    "validation_accuracy": "validation accuracy (%)",
 }
 
 Panel = alt.Chart | alt.LayerChart | alt.FacetChart

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from lrbs_core.figures.drawing import COLOURS, HEIGHT, WIDTH, axes
+from lrbs_core.figures.drawing import COLOURS, HEIGHT, TITLES, WIDTH, axes
 from lrbs_core.range_test import smoothed
 from lrbs_core.results import RunRecord, curves
 from lrbs_core.specs import RunSpec
@@ -17,9 +17,10 @@ __all__ = ["range_chart", "range_numbers"]
 
 
 def range_numbers(pairs: Sequence[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
-    """Test accuracy of each seed's ramp by lr, as measured and smoothed."""
-    table = curves(pairs)[["seed", "lr", "test_accuracy"]]
-    smooth = table.groupby("seed")["test_accuracy"].transform(smoothed)
+    """The accuracy that each seed's ramp is judged by (`RunSpec.judged_by`) by lr, as measured and smoothed."""
+    metric = pairs[0][0].judged_by
+    table = curves(pairs)[["seed", "lr", metric]]
+    smooth = table.groupby("seed")[metric].transform(smoothed)
     return table.assign(smoothed=smooth)
 
 
@@ -27,8 +28,9 @@ def range_chart(numbers: pd.DataFrame, document: dict[str, Any]) -> alt.LayerCha
     """Accuracy against lr of a range test (L. N. Smith 2017, Figure 3), rules at the bounds, bands their intervals."""
     axis = alt.X("lr:Q", **axes("lr", numbers["lr"], log=document["ramp"]["geometric"]))
     curve = alt.Chart(numbers).encode(x=axis, detail="seed:N")
-    points = curve.mark_circle(size=14, opacity=0.35, color=COLOURS[0]).encode(y="test_accuracy:Q")
-    lines = curve.mark_line(strokeWidth=1.5, color=COLOURS[0]).encode(y=alt.Y("smoothed:Q", title="test accuracy (%)"))
+    metric = next(name for name in map(str, numbers) if name.endswith("_accuracy"))
+    points = curve.mark_circle(size=14, opacity=0.35, color=COLOURS[0]).encode(y=f"{metric}:Q")
+    lines = curve.mark_line(strokeWidth=1.5, color=COLOURS[0]).encode(y=alt.Y("smoothed:Q", title=TITLES[metric]))
     bounds = pd.DataFrame([
         {"bound": f"{name}{'' if document[f'{name}_found'] else sign} {document[name]['mean']:.2g}"} | document[name]
         for name, sign in (("low", " <"), ("high", " >"))

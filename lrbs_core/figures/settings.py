@@ -29,7 +29,7 @@ def settings_numbers(specs: Iterable[RunSpec], points: int = 400) -> pd.DataFram
         edges = [edge for edge in spec.policy.edges(spec.epochs) if edge < spec.epochs * (1 - 1e-9)]
         for epoch in sorted({*grid, *edges, *(edge * (1 - 1e-9) for edge in edges), spec.epochs * SHOWN}):
             setting = spec.policy(epoch)
-            scale = noise_scale(*setting, spec.examples)
+            scale = noise_scale(*setting, spec.train_examples)
             lines.append({"policy": spec.label, "epoch": epoch, **setting._asdict(), "noise_scale": scale})
     return pd.DataFrame(lines)
 

@@ -7,14 +7,27 @@ import sys
 from pathlib import Path
 
 import pytest
-from made import bits, command, document, journal_rows, kill_at_row, lrbs, noise_spec, unclocked, write_sweep
+from made import (
+    bits,
+    command,
+    document,
+    journal_rows,
+    kill_at_row,
+    lrbs,
+    made_row,
+    made_spec,
+    noise_spec,
+    unclocked,
+    write_sweep,
+)
 from mlflow import MlflowClient
 from PIL import Image
 
 from lrbs_core import training
-from lrbs_core.commands.launching import prepare
-from lrbs_core.journal import METRICS
+from lrbs_core.commands.launching import Launch, prepare
+from lrbs_core.journal import METRICS, RunFolder
 from lrbs_core.specs import Machine
+from lrbs_core.store import Record
 
 FIG1 = "sweeps/smith2018_fig1_cifar10.py"
 
@@ -230,6 +243,17 @@ def test_before_it_runs_it_says_where_the_default_micro_batch_gives_way(monkeypa
     specs = [noise_spec(batch_size=300, examples=300, model="convnet", ghost_size=size) for size in (300, 8, 150)]
     prepare(specs, Machine(device="cpu", micro_batch=asked))
     assert capsys.readouterr().err == says
+
+
+def test_a_search_whose_runs_differ_in_bf16_says_so(tmp_path, capsys):
+    launch = Launch({"sweep": "made"}, runs=2, out=tmp_path, tracking_uri=None, offline=True)
+    with launch:
+        for seed, machine in enumerate(("a CPU, torch 2", "a CPU, torch 2, bf16")):
+            spec = made_spec(seed=seed)
+            launch.opened(
+                RunFolder.create(tmp_path, "made", spec), Record(spec.key, "finished", machine, [made_row(1)])
+            )
+    assert "in bf16 are decaying (seed 1), the others in float32." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,15 @@ from lrbs_core.claims import Measured, Verdict, verdict
 from lrbs_core.journal import printable, write_whole
 from lrbs_core.noise import noise_scale
 from lrbs_core.planning import Phase
-from lrbs_core.results import RunRecord, measure, run_table
+from lrbs_core.power import POWER, claim_power
+from lrbs_core.results import RunRecord, accuracy_resolution, measure, run_table
 from lrbs_core.schedules import schedule_from_dict
 from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import Comparison, compare, mean_interval
 from lrbs_core.sweeping import Sweep
 from lrbs_core.targets import TargetMedian, median_to_target, to_target
 
-__all__ = ["command", "markdown", "overview", "range_markdown", "write_section"]
+__all__ = ["advice", "command", "markdown", "overview", "range_markdown", "write_section"]
 
 
 def overview(
@@ -35,14 +36,18 @@ def overview(
     The test accuracy of each policy is compared with that of the `baseline` (else the first), paired by seed, and
     `margin` is the difference in percent that does not matter (`statistics.compare`). With a `target` accuracy in
     percent: the updates it took (`targets.median_to_target`). A diverged run leaves its policy without a verdict.
+    Equal accuracies have an interval of one example of the test set either way (`accuracy_resolution`).
 
     A claim is about the paper's own settings. Of runs made with overrides it is judged only where it compares two
-    policies, both run so; a number of its own is shown beside the paper's as one of "other settings".
+    policies, both run so; a number of its own is shown beside the paper's as one of "other settings". At the paper's
+    settings it has the power with which so many runs find it if the paper is right (`power.claim_power`).
     """
     table = run_table(pairs)
     labels = list(dict.fromkeys(spec.label for spec in sweep.runs))
     baseline = labels[0] if baseline is None else baseline
-    compared = {other.label: other for other in compare(_accuracies(pairs, labels), baseline, margin)}
+    resolution = accuracy_resolution(pairs)
+    found = compare(_accuracies(pairs, labels), baseline, margin, resolution=resolution)
+    compared = {other.label: other for other in found}
     overridden = any(spec.overrides for spec in sweep.runs)
     policies = []
     for label in labels:
@@ -60,8 +65,13 @@ def overview(
                 },
                 "updates": plan.updates,
                 **{
-                    name: _plain(mean_interval(done[name].astype(float).tolist()))
-                    for name in ("test_accuracy", "train_loss", "train_seconds", "gradient_noise_scale")
+                    name: _plain(mean_interval(done[name].astype(float).tolist(), resolution=least))
+                    for name, least in (
+                        ("test_accuracy", resolution),
+                        ("train_loss", 0.0),
+                        ("train_seconds", 0.0),
+                        ("gradient_noise_scale", 0.0),
+                    )
                 },
                 "noise_scale": [_noise_at_end(spec, phase) for phase in plan.phases],
                 "difference": _plain(compared[label]) if label in compared else None,
@@ -70,10 +80,11 @@ def overview(
         )
     claims = []
     for claim in sweep.claims:
-        measured = measure(table, claim)
+        measured = measure(table, claim, resolution)
         judged: Verdict = verdict(claim, measured)
         if overridden and claim.versus is None and judged != "not run":
             judged = "other settings"
+        power = math.nan if overridden or measured is None else claim_power(claim, measured.n)
         claims.append(
             {
                 "where": claim.where,
@@ -81,6 +92,7 @@ def overview(
                 "expected": claim.expected,
                 "measured": None if measured is None else _plain(measured),
                 "verdict": judged,
+                "power": None if math.isnan(power) else round(power, 4),
             }
         )
     overrides = dict(sweep.runs[0].overrides)
@@ -90,6 +102,7 @@ def overview(
         "overrides": overrides,
         "baseline": baseline,
         "margin": margin,
+        "accuracy_resolution": resolution,
         "target": target,
         "machines": sorted({record.machine for _, record in pairs if record.machine}),
         "policies": policies,
@@ -125,6 +138,28 @@ def _plain(measured: Measured | Comparison | TargetMedian) -> dict[str, Any]:
     }
 
 
+def advice(document: dict[str, Any]) -> str:
+    """What to do about comparisons that a report leaves open; empty where there is none.
+
+    Without a margin no number of seeds would make two policies equal, so that none is given.
+    """
+    compared = [policy["difference"] for policy in document["policies"] if policy["difference"]]
+    if any(other["verdict"] == "no difference found" for other in compared):
+        return (
+            "No difference found is not the same as equal: name the difference that does not matter (--margin) to ask "
+            "whether a policy is as good."
+        )
+    if any(other["new_seeds"] for other in compared):
+        return (
+            "New seeds: so many, judged alone, find equivalence if the true difference is 0, and a difference if it "
+            f"is the margin, with a chance of {POWER:.0%} or more; planned once, from the upper {POWER:.0%} confidence "
+            "limit of the deviation seen. Give the sweep's file these seeds and no older ones, and report them: judged "
+            "together with the old ones a verdict is wrong in up to 10 % of studies, not 5 %, and oftener with every "
+            "further look."
+        )
+    return ""
+
+
 def command(document: dict[str, Any]) -> str:
     """What to type for the runs of a report: its names are quoted for the shell."""
     options = (f"--{name} {shlex.quote(value)}" for name, value in document["overrides"].items())
@@ -151,15 +186,20 @@ def markdown(document: dict[str, Any]) -> str:
     compared = [policy["difference"] for policy in document["policies"] if policy["difference"]]
     if compared:
         margin = f", margin {document['margin']:g} %" if document["margin"] else ""
-        lines += ["", *_table(f"less {document['baseline']}{margin}", "difference, %", "n", "p (Holm)", "verdict")]
+        columns = ("difference, %", "n", "p (Holm)", "verdict", *(["new seeds"] if document["margin"] else []))
+        lines += ["", *_table(f"less {document['baseline']}{margin}", *columns)]
     for other in compared:
         p = "" if other["p"] is None else f"{other['p']:.2g}"
-        lines.append(_line(other["label"], _text(other, 2), f"{other['n']}", p, other["verdict"]))
+        new = [f"{other['new_seeds'] or ''}"] if document["margin"] else []
+        lines.append(_line(other["label"], _text(other, 2), f"{other['n']}", p, other["verdict"], *new))
+    if told := advice(document):
+        lines += ["", told]
     if document["claims"]:
-        lines += ["", *_table("where", "claim", "paper", "ours", "n", "verdict")]
+        lines += ["", *_table("where", "claim", "paper", "ours", "n", "verdict", "power")]
     for claim in document["claims"]:
         ours, n = (_text(claim["measured"], 2), claim["measured"]["n"]) if claim["measured"] else ("", "0")
-        lines.append(_line(claim["where"], claim["claim"], claim["expected"], ours, f"{n}", claim["verdict"]))
+        power = "" if claim["power"] is None else f"{claim['power']:.0%}"
+        lines.append(_line(claim["where"], claim["claim"], claim["expected"], ours, f"{n}", claim["verdict"], power))
     return "\n".join([*lines, ""])
 
 
@@ -223,7 +263,7 @@ Written by `lrbs report` and `lrbs range-test` with `--markdown FILE`, never by 
 their names. Mean and 95 % interval (Student's t) over n seeds; where a claim compares two policies, over runs paired
 by seed. Verdicts: the whole interval lies where the claim holds (*reproduced*) or where it does not (*not*); it lies
 astride (*too few runs*); the runs were made at *other settings* than the paper's, so that its number stands beside
-ours for comparison only.
+ours for comparison only. Power: how often so many runs would find the claim reproduced if the paper is right.
 """
 
 

@@ -15,7 +15,9 @@ from PIL import Image
 from lrbs_core import Policy, sweeping
 from lrbs_core.data import to_device
 from lrbs_core.decoding import Arrays
+from lrbs_core.power import POWER
 from lrbs_core.specs import Machine
+from lrbs_core.tables import plan_document
 from lrbs_core.training import train
 
 ROOT = Path(__file__).parents[1]
@@ -75,6 +77,11 @@ class TestEverySweep:
             for claim in sweep.claims:
                 if claim.metric == "updates" and claim.policy == spec.label:
                     assert claim.holds(updates), (claim, updates)
+
+    def test_has_the_seeds_to_find_each_claim_if_the_paper_is_right(self, path):
+        for claim in plan_document(sweeping.load(path))["claims"]:
+            if path.stem != "you2017_ladder_cifar10":  # whose claims are no paper's: there is no number to be right
+                assert claim["power"] >= POWER, claim
 
 
 @pytest.mark.slow

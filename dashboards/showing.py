@@ -130,7 +130,7 @@ def show_claims(document: dict[str, Any]) -> None:
             "where": claim["where"],
             "claim": claim["claim"],
             "paper": claim["expected"],
-            "ours": _spread(claim["measured"], 2),
+            "ours": _spread(claim["measured"], 4 if claim["metric"] == "train_loss" else 2),
             "n": claim["measured"]["n"] if claim["measured"] else 0,
             "verdict": claim["verdict"],
             "power": "–" if claim["power"] is None else f"{claim['power']:.0%}",

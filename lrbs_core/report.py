@@ -89,6 +89,7 @@ def overview(
             {
                 "where": claim.where,
                 "claim": claim.subject,
+                "metric": claim.metric,
                 "expected": claim.expected,
                 "measured": None if measured is None else _plain(measured),
                 "verdict": judged,
@@ -192,12 +193,11 @@ def markdown(document: dict[str, Any]) -> str:
         p = "" if other["p"] is None else f"{other['p']:.2g}"
         new = [f"{other['new_seeds'] or ''}"] if document["margin"] else []
         lines.append(_line(other["label"], _text(other, 2), f"{other['n']}", p, other["verdict"], *new))
-    if told := advice(document):
-        lines += ["", told]
     if document["claims"]:
         lines += ["", *_table("where", "claim", "paper", "ours", "n", "verdict", "power")]
     for claim in document["claims"]:
-        ours, n = (_text(claim["measured"], 2), claim["measured"]["n"]) if claim["measured"] else ("", "0")
+        digits = 4 if claim["metric"] == "train_loss" else 2
+        ours, n = (_text(claim["measured"], digits), claim["measured"]["n"]) if claim["measured"] else ("", "0")
         power = "" if claim["power"] is None else f"{claim['power']:.0%}"
         lines.append(_line(claim["where"], claim["claim"], claim["expected"], ours, f"{n}", claim["verdict"], power))
     return "\n".join([*lines, ""])
@@ -263,7 +263,9 @@ Written by `lrbs report` and `lrbs range-test` with `--markdown FILE`, never by 
 their names. Mean and 95 % interval (Student's t) over n seeds; where a claim compares two policies, over runs paired
 by seed. Verdicts: the whole interval lies where the claim holds (*reproduced*) or where it does not (*not*); it lies
 astride (*too few runs*); the runs were made at *other settings* than the paper's, so that its number stands beside
-ours for comparison only. Power: how often so many runs would find the claim reproduced if the paper is right.
+ours for comparison only. Power: how often so many runs would find the claim reproduced if the paper is right. New
+seeds: so many, judged alone, find equivalence if the true difference is 0, and a difference if it is the margin, with
+a chance of 80 % or more.
 """
 
 

@@ -190,7 +190,8 @@ def print_overview(document: dict[str, Any]) -> None:
         console.print(f"\nClaims of {escape(document['source'])}", soft_wrap=True)
         claims = _table("where", "claim", "expected", "measured", "verdict", "power", left=2)
         for claim in document["claims"]:
-            measured = "" if claim["measured"] is None else _interval(claim["measured"], 2)
+            digits = 4 if claim["metric"] == "train_loss" else 2
+            measured = "" if claim["measured"] is None else _interval(claim["measured"], digits)
             claims.add_row(
                 *map(escape, (claim["where"], claim["claim"], claim["expected"], measured, claim["verdict"])),
                 _share(claim["power"]),

@@ -8,7 +8,7 @@ from dashboards.reading import choose_group, groups, sweep_names
 from dashboards.showing import plain, show_chart, show_comparisons, show_policies, show_targets
 from lrbs_core import figures
 from lrbs_core.figures.drawing import TITLES
-from lrbs_core.report import overview
+from lrbs_core.report import advice, overview
 from lrbs_core.specs import RunSpec
 from lrbs_core.store import Record
 from lrbs_core.sweeping import Sweep
@@ -73,7 +73,8 @@ if len(chosen) > 1:
         show_comparisons(document)
         st.caption(
             "Less that of the baseline, over pairs of runs with the same seed; p of the paired t-test, corrected for "
-            "the number of policies. Equivalent: the difference is surely within the margin (two one-sided tests)."
+            "the number of policies. Equivalent: the difference is surely within the margin (two one-sided tests). "
+            + plain(advice(document))
         )
 if any(record.status == "finished" for _, record in pairs):
     with right:

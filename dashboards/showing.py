@@ -108,7 +108,7 @@ def show_comparisons(document: dict[str, Any]) -> None:
             "pairs": other["n"],
             "p (Holm)": "–" if other["p"] is None else f"{other['p']:.2g}",
             "verdict": other["verdict"],
-            "more seeds to settle it": other["more_seeds"],
+            **({"new seeds": other["new_seeds"]} if document["margin"] else {}),
         }
         for other in (policy["difference"] for policy in document["policies"])
         if other
@@ -135,9 +135,10 @@ def show_claims(document: dict[str, Any]) -> None:
             "where": claim["where"],
             "claim": claim["claim"],
             "paper": claim["expected"],
-            "ours": _spread(claim["measured"], 2),
+            "ours": _spread(claim["measured"], 4 if claim["metric"] == "train_loss" else 2),
             "n": claim["measured"]["n"] if claim["measured"] else 0,
             "verdict": claim["verdict"],
+            "power": "–" if claim["power"] is None else f"{claim['power']:.0%}",
         }
         for claim in document["claims"]
     ])  # fmt: skip

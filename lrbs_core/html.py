@@ -12,7 +12,8 @@ from jinja2 import Environment, PackageLoader
 
 from lrbs_core import figures
 from lrbs_core.noise import measured_ends
-from lrbs_core.report import command
+from lrbs_core.power import POWER
+from lrbs_core.report import advice, command
 from lrbs_core.results import RunRecord
 from lrbs_core.schedules import Constant, Schedule
 from lrbs_core.specs import RunSpec
@@ -38,6 +39,7 @@ def html(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]], document: dic
         document=document,
         findings=findings(document),
         measured_ends=measured_ends,
+        advice=advice(document),
         validated=any(policy["validation_accuracy"]["mean"] is not None for policy in document["policies"]),
         compared=[policy["difference"] for policy in document["policies"] if policy["difference"]],
         figures=[(caption, _encoded(figures.svg(chart))) for caption, chart in _charts(specs, pairs)],
@@ -138,8 +140,14 @@ def findings(document: dict[str, Any]) -> list[str]:
             told = f"is as good as {baseline} within {document['margin']:g} % ({difference}), {saved}"
         elif other["verdict"] == "different":
             told = f"is {'better' if other['mean'] > 0 else 'worse'} than {baseline} ({difference}), {saved}"
+        elif other["verdict"] == "no difference found":
+            told = f"shows no difference from {baseline} ({difference}), {saved}: equal only within a margin (--margin)"
         else:
-            more = f": about {other['more_seeds']} more seed(s) would settle it" if other["more_seeds"] else ""
-            told = f"cannot be told from {baseline} yet ({difference}), {saved}{more}"
+            new = (
+                f": {other['new_seeds']} new seeds, judged alone, would tell with a chance of {POWER:.0%}"
+                if other["new_seeds"]
+                else ""
+            )
+            told = f"cannot be told from {baseline} yet ({difference}), {saved}{new}"
         sentences.append(f"{policy['label']} {told}.")
     return sentences

@@ -13,7 +13,15 @@ from lrbs_core.claims import Measured, Verdict, verdict
 from lrbs_core.journal import printable, write_whole
 from lrbs_core.noise import GradientNoise, noise_scale, noise_text
 from lrbs_core.planning import Phase
-from lrbs_core.results import RunRecord, measure, mixed_precision, noise_by_phase, run_table
+from lrbs_core.power import POWER, claim_power
+from lrbs_core.results import (
+    RunRecord,
+    accuracy_resolution,
+    measure,
+    mixed_precision,
+    noise_by_phase,
+    run_table,
+)
 from lrbs_core.schedules import schedule_from_dict
 from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import Comparison, compare, mean_interval
@@ -21,10 +29,7 @@ from lrbs_core.sweeping import Sweep
 from lrbs_core.targets import TargetMedian, median_to_target, to_target
 from lrbs_core.validation import JUDGED
 
-__all__ = ["command", "markdown", "overview", "range_markdown", "write_section"]
-
-# What is told of a policy's finished runs, where they have it: the mean over seeds.
-SHOWN = ("test_accuracy", "validation_accuracy", "train_loss", "train_seconds", "gradient_noise_scale")
+__all__ = ["advice", "command", "markdown", "overview", "range_markdown", "write_section"]
 
 
 def overview(
@@ -39,15 +44,21 @@ def overview(
     The test accuracy of each policy is compared with that of the `baseline` (else the first), paired by seed, and
     `margin` is the difference in percent that does not matter (`statistics.compare`). With a `target` accuracy in
     percent: the updates it took (`targets.median_to_target`). A diverged run leaves its policy without a verdict.
+    Equal accuracies have an interval of one example of the test set either way (`accuracy_resolution`).
 
     A claim is about the paper's own settings. Of runs made with overrides it is judged only where it compares two
-    policies, both run so; a number of its own is shown beside the paper's as one of "other settings".
+    policies, both run so; a number of its own is shown beside the paper's as one of "other settings". At the paper's
+    settings it has the power with which so many runs find it if the paper is right (`power.claim_power`).
     """
     table = run_table(pairs)
     labels = list(dict.fromkeys(spec.label for spec in sweep.runs))
     baseline = labels[0] if baseline is None else baseline
-    compared = {other.label: other for other in compare(_accuracies(pairs, labels), baseline, margin)}
+    resolution = accuracy_resolution(pairs)
+    found = compare(_accuracies(pairs, labels), baseline, margin, resolution=resolution)
+    compared = {other.label: other for other in found}
     overridden = any(spec.overrides for spec in sweep.runs)
+    # What is told of a policy's finished runs, where they have it, and what two values differ by at least.
+    shown = {"test_accuracy": resolution, "validation_accuracy": 0.0, "train_loss": 0.0, "train_seconds": 0.0}
     policies, noise_measured = [], False
     for label in labels:
         spec = next(spec for spec in sweep.runs if spec.label == label)
@@ -65,7 +76,10 @@ def overview(
                     str(name): int(count) for name, count in runs["status"].value_counts().items() if name != "finished"
                 },
                 "updates": plan.updates,
-                **{name: _plain(mean_interval(done[name].astype(float).tolist())) for name in SHOWN},
+                **{
+                    name: _plain(mean_interval(done[name].astype(float).tolist(), resolution=least))
+                    for name, least in shown.items()
+                },
                 "phases": [[phase.epoch_start, phase.epoch_end] for phase in plan.phases],
                 "noise_scale": [_noise_at_end(spec, phase) for phase in plan.phases],
                 "gradient_noise_scale": [_plain(noise) for noise in noise],
@@ -75,17 +89,20 @@ def overview(
         )
     claims = []
     for claim in sweep.claims:
-        measured = measure(table, claim)
+        measured = measure(table, claim, resolution)
         judged: Verdict = verdict(claim, measured)
         if overridden and claim.versus is None and judged != "not run":
             judged = "other settings"
+        power = math.nan if overridden or measured is None else claim_power(claim, measured.n)
         claims.append(
             {
                 "where": claim.where,
                 "claim": claim.subject,
+                "metric": claim.metric,
                 "expected": claim.expected,
                 "measured": None if measured is None else _plain(measured),
                 "verdict": judged,
+                "power": None if math.isnan(power) else round(power, 4),
             }
         )
     overrides = dict(sweep.runs[0].overrides)
@@ -95,6 +112,7 @@ def overview(
         "overrides": overrides,
         "baseline": baseline,
         "margin": margin,
+        "accuracy_resolution": resolution,
         "target": target,
         "mixed_precision": mixed_precision(pairs),
         "machines": sorted({record.machine for _, record in pairs if record.machine}),
@@ -136,6 +154,28 @@ def _plain(measured: Measured | Comparison | TargetMedian | GradientNoise) -> di
     }
 
 
+def advice(document: dict[str, Any]) -> str:
+    """What to do about comparisons that a report leaves open; empty where there is none.
+
+    Without a margin no number of seeds would make two policies equal, so that none is given.
+    """
+    compared = [policy["difference"] for policy in document["policies"] if policy["difference"]]
+    if any(other["verdict"] == "no difference found" for other in compared):
+        return (
+            "No difference found is not the same as equal: name the difference that does not matter (--margin) to ask "
+            "whether a policy is as good."
+        )
+    if any(other["new_seeds"] for other in compared):
+        return (
+            "New seeds: so many, judged alone, find equivalence if the true difference is 0, and a difference if it "
+            f"is the margin, with a chance of {POWER:.0%} or more; planned once, from the upper {POWER:.0%} confidence "
+            "limit of the deviation seen. Give the sweep's file these seeds and no older ones, and report them: judged "
+            "together with the old ones a verdict is wrong in up to 10 % of studies, not 5 %, and oftener with every "
+            "further look."
+        )
+    return ""
+
+
 def command(document: dict[str, Any]) -> str:
     """What to type for the runs of a report: its names are quoted for the shell."""
     options = (f"--{name} {shlex.quote(value)}" for name, value in document["overrides"].items())
@@ -170,15 +210,19 @@ def markdown(document: dict[str, Any]) -> str:
     compared = [policy["difference"] for policy in document["policies"] if policy["difference"]]
     if compared:
         margin = f", margin {document['margin']:g} %" if document["margin"] else ""
-        lines += ["", *_table(f"less {document['baseline']}{margin}", "difference, %", "n", "p (Holm)", "verdict")]
+        columns = ("difference, %", "n", "p (Holm)", "verdict", *(["new seeds"] if document["margin"] else []))
+        lines += ["", *_table(f"less {document['baseline']}{margin}", *columns)]
     for other in compared:
         p = "" if other["p"] is None else f"{other['p']:.2g}"
-        lines.append(_line(other["label"], _text(other, 2), f"{other['n']}", p, other["verdict"]))
+        new = [f"{other['new_seeds'] or ''}"] if document["margin"] else []
+        lines.append(_line(other["label"], _text(other, 2), f"{other['n']}", p, other["verdict"], *new))
     if document["claims"]:
-        lines += ["", *_table("where", "claim", "paper", "ours", "n", "verdict")]
+        lines += ["", *_table("where", "claim", "paper", "ours", "n", "verdict", "power")]
     for claim in document["claims"]:
-        ours, n = (_text(claim["measured"], 2), claim["measured"]["n"]) if claim["measured"] else ("", "0")
-        lines.append(_line(claim["where"], claim["claim"], claim["expected"], ours, f"{n}", claim["verdict"]))
+        digits = 4 if claim["metric"] == "train_loss" else 2
+        ours, n = (_text(claim["measured"], digits), claim["measured"]["n"]) if claim["measured"] else ("", "0")
+        power = "" if claim["power"] is None else f"{claim['power']:.0%}"
+        lines.append(_line(claim["where"], claim["claim"], claim["expected"], ours, f"{n}", claim["verdict"], power))
     return "\n".join([*lines, ""])
 
 
@@ -242,7 +286,9 @@ Written by `lrbs report` and `lrbs range-test` with `--markdown FILE`, never by 
 their names. Mean and 95 % interval (Student's t) over n seeds; where a claim compares two policies, over runs paired
 by seed. Verdicts: the whole interval lies where the claim holds (*reproduced*) or where it does not (*not*); it lies
 astride (*too few runs*); the runs were made at *other settings* than the paper's, so that its number stands beside
-ours for comparison only.
+ours for comparison only. Power: how often so many runs would find the claim reproduced if the paper is right. New
+seeds: so many, judged alone, find equivalence if the true difference is 0, and a difference if it is the margin, with
+a chance of 80 % or more.
 """
 
 

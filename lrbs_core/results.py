@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from typing import Any, Protocol
 
 import pandas as pd
@@ -16,9 +17,11 @@ from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import mean_interval
 
 __all__ = [
-    "RunRecord", "curves", "measure", "measured_noise", "mixed_precision", "noise_by_phase", "progress", "run_table",
-    "seconds_to_go",
+    "RunRecord", "accuracy_resolution", "curves", "measure", "measured_noise", "mixed_precision", "noise_by_phase",
+    "progress", "run_table", "seconds_to_go",
 ]  # fmt: skip
+
+TEST_EXAMPLES = {"digits": 360, "cifar10": 10_000, "cifar100": 10_000, "imagenet": 50_000}
 
 
 class RunRecord(Protocol):
@@ -77,6 +80,25 @@ def curves(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["policy", "seed", "row", *METRICS, *OPTIONAL, *NOISE_SUMS])
 
 
+def accuracy_resolution(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> float:
+    """One example of the test set in percent of it: what two accuracies that are not equal differ by at least.
+
+    Of a folder of images it is told by the accuracies themselves: the fewest examples of which each row's is a whole
+    number. Of several data sets the largest; 0 where no row tells it.
+    """
+    seen: dict[str, set[float]] = {}
+    for spec, record in pairs:
+        seen.setdefault(spec.dataset, set()).update(row["test_accuracy"] for row in record.rows)
+    counts = []
+    for dataset, accuracies in seen.items():
+        told = [value / 100 for value in accuracies if math.isfinite(value)]
+        if dataset in TEST_EXAMPLES:
+            counts.append(TEST_EXAMPLES[dataset])
+        elif told:
+            counts.append(math.lcm(*(Fraction(value).limit_denominator(100_000).denominator for value in told)))
+    return max((100 / count for count in counts), default=0.0)
+
+
 def progress(pairs: Iterable[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
     """One line a run: policy, seed, status, share of its examples seen, epochs seen and asked for, accuracy so far."""
     lines = []
@@ -130,12 +152,12 @@ def seconds_to_go(pairs: Sequence[tuple[RunSpec, RunRecord]], runs: int) -> floa
     return (left + waiting * sum(spec.epochs for spec, _ in pairs) / len(pairs)) / speed
 
 
-def measure(table: pd.DataFrame, claim: Claim) -> Measured | None:
+def measure(table: pd.DataFrame, claim: Claim, resolution: float = 0.0) -> Measured | None:
     """The claim's metric over the finished runs of its policy (and its partner's, paired by seed); None without any.
 
     Without an interval, which leaves it unjudged, where a run of either diverged, as those that are left flatter it,
     and where fewer than 6 are all equal, as accuracies counted in few examples may be (`statistics.difference_p`).
-    Updates are exact.
+    Updates are exact; accuracies have a `resolution`.
     """
     of_both = table[table["policy"].isin([claim.policy, claim.versus])]
     finished = of_both[of_both["status"] == "finished"]
@@ -145,8 +167,8 @@ def measure(table: pd.DataFrame, claim: Claim) -> Measured | None:
         values = (values - other).dropna()
     if not len(values):
         return None
-    measured = mean_interval(values.tolist())
+    measured = mean_interval(values.tolist(), resolution=resolution if claim.metric == "test_accuracy" else 0.0)
     diverged = bool((of_both["status"] == "diverged").any())
-    if claim.metric != "updates" and (diverged or (measured.low == measured.high and measured.n < 6)):
+    if claim.metric != "updates" and (diverged or (values.nunique() == 1 and measured.n < 6)):
         return measured._replace(low=math.nan, high=math.nan)
     return measured

@@ -6,40 +6,41 @@ A difference is policy - baseline. What too few runs, or a missing number, do no
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy import special, stats
 
 from lrbs_core.claims import Measured
+from lrbs_core.power import new_pairs, require
 
 __all__ = [
     "Comparison", "Outcome", "bootstrap_interval", "compare", "difference_p", "equivalence_p", "holm", "judge",
-    "mean_interval", "more_pairs", "paired_differences", "pairs_for_power",
+    "mean_interval", "paired_differences",
 ]  # fmt: skip
 
-Outcome = Literal["equivalent", "different", "not enough runs"]
-
-# Nobody trains so many seeds.
-MOST_PAIRS = 10_000
+Outcome = Literal["equivalent", "different", "no difference found", "not enough runs"]
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Measured:
+def mean_interval(values: Sequence[float], confidence: float = 0.95, resolution: float = 0.0) -> Measured:
     """Mean, Student's t interval of it, and n; values that are NaN make the mean NaN. One value has no interval (NaN).
 
-    mean ± t s / sqrt(n), with t the quantile at (1 + confidence)/2 of n - 1 degrees of freedom.
+    mean ± t s / sqrt(n), with t the quantile at (1 + confidence)/2 of n - 1 degrees of freedom. Values that are all
+    equal have s = 0, but their mean is not known exactly: its interval is ± `resolution`, the smallest difference that
+    a value can show. That is one example of the test set for accuracies (`results.accuracy_resolution`), 0 for counts.
 
     >>> [round(value, 3) for value in mean_interval([81.0, 82.0, 83.0])]
     [82.0, 79.516, 84.484, 3]
+    >>> mean_interval([97.5, 97.5, 97.5], resolution=0.25)
+    Measured(mean=97.5, low=97.25, high=97.75, n=3)
     """
     n = len(values)
     mean = float(np.mean(values)) if n else math.nan
     if n < 2 or not math.isfinite(mean):
         return Measured(mean, math.nan, math.nan, n)
     if min(values) == max(values):
-        return Measured(mean, mean, mean, n)
+        return Measured(mean, mean - resolution, mean + resolution, n)
     # Not stats.ttest_1samp, of which a report of many rows would spend most of its time in checks of its input.
     half = float(special.stdtrit(n - 1, (1 + confidence) / 2) * np.std(values, ddof=1)) / math.sqrt(n)
     return Measured(mean, mean - half, mean + half, n)
@@ -102,7 +103,7 @@ def equivalence_p(differences: Sequence[float], margin: float) -> float:
     >>> round(equivalence_p([0.1, 0.3, 0.2], margin=0.5), 4)
     0.0175
     """
-    _require(margin=margin)
+    require(margin=margin)
     return max(_t_test(differences, -margin, "greater"), _t_test(differences, margin, "less"))
 
 
@@ -132,86 +133,24 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def judge(p: float, p_equivalence: float, alpha: float = 0.05) -> Outcome:
+def judge(p: float, p_equivalence: float | None = None, alpha: float = 0.05) -> Outcome:
     """What the test for a difference and that for equivalence say together, each at level alpha.
 
     Equivalence within the margin is what was asked, so it goes first: a difference may be sure and too small to matter.
-    A p-value that is NaN rejects nothing.
+    Where no margin was named, `p_equivalence` is None and nothing can be called equal: what is not different is "no
+    difference found". A p-value that is NaN rejects nothing, and as the test could not be made finds nothing.
 
     >>> judge(p=0.001, p_equivalence=0.01), judge(p=0.001, p_equivalence=0.4), judge(p=0.2, p_equivalence=0.4)
     ('equivalent', 'different', 'not enough runs')
+    >>> judge(p=0.2)
+    'no difference found'
     """
-    _require(alpha=alpha)
-    return "equivalent" if p_equivalence <= alpha else "different" if p <= alpha else "not enough runs"
-
-
-def more_pairs(differences: Sequence[float], margin: float, alpha: float = 0.05) -> int | None:
-    """How many more pairs would settle it, were their mean and standard deviation s to stay as they are; 0: it is.
-
-    To the smallest n with |mean| + t_(1-alpha) s / sqrt(n) < margin ("equivalent"), or with |mean| > t_(1-alpha/2) s /
-    sqrt(n) ("different"), t of n - 1 degrees of freedom; with s = 0 to 2^-n <= alpha, or 2^(1-n). They will not stay
-    quite so: a rough guide, where `pairs_for_power` says how many settle it with a chance that one chooses. None where
-    fewer than two differences, or a NaN among them, tell nothing, and where 10,000 pairs would not settle it.
-
-    >>> more_pairs([0.1, 0.3, 0.2], margin=0.25)
-    1
-    """
-    _require(margin=margin, alpha=alpha)
-    n = len(differences)
-    if n < 2 or not all(map(math.isfinite, differences)):
-        return None
-    equal = min(differences) == max(differences)
-    mean = abs(differences[0] if equal else float(np.mean(differences)))
-    deviation = float(np.std(differences, ddof=1))
-
-    def settled(pairs: int) -> bool:
-        if equal:
-            return (mean < margin and 2.0**-pairs <= alpha) or (mean > 0 and 2.0 ** (1 - pairs) <= alpha)
-        error = deviation / math.sqrt(pairs)
-        one_sided, two_sided = (float(stats.t.ppf(1 - level, pairs - 1)) * error for level in (alpha, alpha / 2))
-        return mean + one_sided < margin or mean > two_sided
-
-    found = _smallest(settled, n)
-    return None if found is None else found - n
-
-
-def pairs_for_power(
-    mean: float, deviation: float, margin: float, alpha: float = 0.05, power: float = 0.8
-) -> int | None:
-    """How many pairs find "equivalent", or else "different", with a chance of `power` or more.
-
-    For true `mean` and standard `deviation` of normal differences. A one-sided test at level a, x away from what it
-    rejects, has power b(a, x) = P(t > t_(1-a)) with t noncentral by x sqrt(n) / deviation, n - 1 degrees of freedom. So
-    b(alpha/2, |mean|) for a difference, its sign right; and for equivalence b(alpha, margin - mean) + b(alpha, margin +
-    mean) - 1, a lower bound as it leaves out that both share s (Phillips 1990, "Power of the two one-sided tests
-    procedure in bioequivalence", has the exact one). None where 10,000 pairs do not.
-    Raises ValueError unless 0 < deviation < inf, 0 < power < 1 and 0 <= margin < inf.
-
-    >>> pairs_for_power(mean=0.0, deviation=0.2, margin=0.25)
-    8
-    """
-    _require(margin=margin, alpha=alpha)
-    if not (0 < deviation < math.inf and 0 < power < 1):
-        raise ValueError(
-            f"0 < deviation < inf and 0 < power < 1 must hold, but got deviation={deviation}, power={power}"
-        )
-
-    def powerful(pairs: int) -> bool:
-        def rejects(level: float, distance: float) -> float:
-            # Of t < -t_(1-a), the same by symmetry. Where scipy's nct is NaN the chance is 1 (shift below -1e6) or 0.
-            shift = max(-distance * math.sqrt(pairs) / deviation, -1e6)
-            return float(np.nan_to_num(stats.nct.cdf(-stats.t.ppf(1 - level, pairs - 1), pairs - 1, shift)))
-
-        equivalent = rejects(alpha, margin - mean) + rejects(alpha, margin + mean) - 1
-        return rejects(alpha / 2, abs(mean)) >= power or equivalent >= power
-
-    return _smallest(powerful, 2)
-
-
-def _smallest(holds: Callable[[int], bool], least: int) -> int | None:
-    """The smallest number from `least` at which `holds`, which then holds of all larger ones."""
-    found = bisect_left(range(MOST_PAIRS + 1), True, lo=min(least, MOST_PAIRS + 1), key=holds)
-    return found if found <= MOST_PAIRS else None
+    require(alpha=alpha)
+    if p_equivalence is not None and p_equivalence <= alpha:
+        return "equivalent"
+    if p <= alpha:
+        return "different"
+    return "not enough runs" if p_equivalence is not None or math.isnan(p) else "no difference found"
 
 
 class Comparison(NamedTuple):
@@ -228,18 +167,24 @@ class Comparison(NamedTuple):
     p: float
     p_equivalence: float
     verdict: Outcome
-    more_seeds: int | None
+    new_seeds: int | None
 
 
 def compare(
-    values: Mapping[str, Mapping[int, float]], baseline: str, margin: float, alpha: float = 0.05
+    values: Mapping[str, Mapping[int, float]],
+    baseline: str,
+    margin: float,
+    alpha: float = 0.05,
+    resolution: float = 0.0,
 ) -> list[Comparison]:
     """Each other policy against the `baseline`, from one number a seed of every label.
 
     `margin`, in the unit of the numbers, is the largest mean difference that does not matter; 0 asks for differences
-    alone. Both tests over all policies are corrected by Holm's method, each family for itself: the chance that any
-    policy of no difference is called different is at most alpha, and so is that of any outside the margin being called
-    equivalent. `more_seeds` is `more_pairs` at level alpha / policies, which settles it whatever the others show.
+    alone. `resolution` is the smallest difference that one number can show (`mean_interval`). Both tests over all
+    policies are corrected by Holm's method, each family for itself: the chance that any policy of no difference is
+    called different is at most alpha, and so is that of any outside the margin being called equivalent. `new_seeds`,
+    where a margin leaves it open, is `new_pairs` at level alpha / policies, which have their power whatever the others
+    show; None where it is settled, or no margin was named.
     A NaN leaves its policy without a verdict; a diverged run that is left out instead flatters it.
     Raises ValueError for a baseline that is not among the labels, unless 0 <= margin < inf, and unless 0 < alpha < 0.5.
 
@@ -247,7 +192,7 @@ def compare(
     >>> compare(runs, baseline="decay", margin=0.5)[0].verdict
     'equivalent'
     """
-    _require(margin=margin, alpha=alpha)
+    require(margin=margin, alpha=alpha)
     if baseline not in values:
         raise ValueError(f"baseline must be one of {', '.join(map(repr, values))}, but got {baseline!r}")
     others = [label for label in values if label != baseline]
@@ -259,15 +204,8 @@ def compare(
     )
     table = []
     for label, pairs, (p, p_equivalence) in zip(others, differences, tests, strict=True):
-        mean, low, high, n = mean_interval(pairs, 1 - alpha)
-        outcome = judge(p, p_equivalence, alpha)
-        more = more_pairs(pairs, margin, alpha / len(others)) if outcome == "not enough runs" else 0
-        table.append(Comparison(label, n, mean, low, high, p, p_equivalence, outcome, more))
+        mean, low, high, n = mean_interval(pairs, 1 - alpha, resolution)
+        outcome = judge(p, p_equivalence if margin else None, alpha)
+        new = new_pairs(pairs, margin, alpha / len(others), resolution) if outcome == "not enough runs" else None
+        table.append(Comparison(label, n, mean, low, high, p, p_equivalence, outcome, new))
     return table
-
-
-def _require(margin: float = 0.0, alpha: float = 0.05) -> None:
-    if not 0 <= margin < math.inf:
-        raise ValueError(f"0 <= margin < inf must hold, but got margin={margin}")
-    if not 0 < alpha < 0.5:
-        raise ValueError(f"0 < alpha < 0.5 must hold, but got alpha={alpha}")

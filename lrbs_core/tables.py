@@ -59,8 +59,27 @@ def plan_document(sweep: Sweep) -> dict[str, Any]:
     first = sweep.runs[0]
     return {
         "sweep": sweep.name, "examples": first.train_examples, "validation_examples": first.validation_examples,
-        "runs": runs,
+        "runs": runs, "claims": _planned_claims(sweep),
     }  # fmt: skip
+
+
+def _planned_claims(sweep: Sweep) -> list[dict[str, Any]]:
+    """Each claim, the seeds that it will have, and how often so many find it reproduced if the paper is right.
+
+    No power (null) at other settings than the paper's, where what is right there may be wrong.
+    """
+    from lrbs_core.power import claim_power
+
+    seeds: dict[str, set[int]] = {}
+    for spec in sweep.runs:
+        seeds.setdefault(spec.label, set()).add(spec.seed)
+    lines = []
+    for claim in sweep.claims:
+        n = len(seeds[claim.policy] & seeds[claim.versus or claim.policy])
+        power = math.nan if sweep.runs[0].overrides else claim_power(claim, n)
+        line = {"where": claim.where, "claim": claim.subject, "expected": claim.expected, "seeds": n}
+        lines.append(line | {"power": None if math.isnan(power) else round(power, 4)})
+    return lines
 
 
 def _tidy(value: float) -> float:
@@ -119,8 +138,10 @@ def print_plan(sweep: Sweep, speeds: dict[str, float], micro_batch: int | None) 
         console.print(
             "\nFor hours: --examples-per-second, or run a small version with this model first (its speed is in --out)."
         )
+    if first.overrides:
+        return
     for claim in sweep.claims:
-        if claim.metric == "updates" and not first.overrides:
+        if claim.metric == "updates":
             updates = {spec.label: spec.plan().updates for spec in _policies(sweep)} | {None: 0}
             planned = updates[claim.policy] - updates[claim.versus]
             meets = "meets" if claim.holds(planned) else "does not meet"
@@ -128,6 +149,19 @@ def print_plan(sweep: Sweep, speeds: dict[str, float], micro_batch: int | None) 
             console.print(
                 f"{escape(claim.where)}: {planned:,} updates planned{less} {meets} {claim.expected}", soft_wrap=True
             )
+    table = _table("where", "claim", "expected", "seeds", "power", left=2)
+    for claim, line in zip(sweep.claims, _planned_claims(sweep), strict=True):
+        if claim.metric != "updates":
+            told = map(escape, (line["where"], line["claim"], line["expected"]))
+            table.add_row(*told, f"{line['seeds']}", _share(line["power"]))
+    if table.row_count:
+        console.print()
+        console.print(table)
+        console.print("power: how often so many seeds find the claim reproduced if the paper is right", soft_wrap=True)
+
+
+def _share(power: float | None) -> str:
+    return "-" if power is None else f"{power:.0%}"
 
 
 def _span(first: float, last: float, form: str) -> str:
@@ -161,7 +195,13 @@ def print_overview(document: dict[str, Any]) -> None:
         )
     console.print(table)
     console.print(
-        "mean ± half of the 95 % interval (Student's t) over seeds; noise scale at the end of first and last phase"
+        "mean ± half of the 95 % interval (Student's t) over seeds; "
+        + (
+            f"accuracies that are all equal ± one example of the test set ({document['accuracy_resolution']:.2g} %); "
+            if document["accuracy_resolution"]
+            else ""
+        )
+        + "noise scale at the end of first and last phase"
         + (
             "; gradient noise scale, in examples, as measured in these phases, with its 95 % interval"
             if noise_measured
@@ -173,28 +213,36 @@ def print_overview(document: dict[str, Any]) -> None:
     _print_comparisons(console, document)
     if document["claims"]:
         console.print(f"\nClaims of {escape(document['source'])}", soft_wrap=True)
-        claims = _table("where", "claim", "expected", "measured", "verdict", left=2)
+        claims = _table("where", "claim", "expected", "measured", "verdict", "power", left=2)
         for claim in document["claims"]:
-            measured = "" if claim["measured"] is None else _interval(claim["measured"], 2)
+            digits = 4 if claim["metric"] == "train_loss" else 2
+            measured = "" if claim["measured"] is None else _interval(claim["measured"], digits)
             claims.add_row(
-                *map(escape, (claim["where"], claim["claim"], claim["expected"], measured, claim["verdict"]))
+                *map(escape, (claim["where"], claim["claim"], claim["expected"], measured, claim["verdict"])),
+                _share(claim["power"]),
             )
         console.print(claims)
+        console.print("power: how often so many runs find the claim reproduced if the paper is right", soft_wrap=True)
 
 
 def _print_comparisons(console: Console, document: dict[str, Any]) -> None:
     """Each policy against the baseline, and what it took to the target."""
+    from lrbs_core.report import advice
+
     compared = [policy["difference"] for policy in document["policies"] if policy["difference"]]
     if compared:
         margin = f" (margin {document['margin']:g} %)" if document["margin"] else ""
         console.print(f"\nTest accuracy less that of {escape(document['baseline'])}, by seed{margin}", soft_wrap=True)
-        table = _table("policy", "pairs", "difference %", "p", "verdict", "more seeds to settle it")
+        columns = ("pairs", "difference %", "p", "verdict", *(["new seeds"] if document["margin"] else []))
+        table = _table("policy", *columns)
         for other in compared:
             p = "-" if other["p"] is None else f"{other['p']:.2g}"
-            more = "-" if other["more_seeds"] is None else f"{other['more_seeds']}"
-            table.add_row(escape(other["label"]), f"{other['n']}", _interval(other, 2), p, other["verdict"], more)
+            new = [f"{other['new_seeds'] or '-'}"] if document["margin"] else []
+            table.add_row(escape(other["label"]), f"{other['n']}", _interval(other, 2), p, other["verdict"], *new)
         console.print(table)
         console.print("p of the paired t-test, corrected for the number of policies (Holm)")
+        if told := advice(document):
+            console.print(told, soft_wrap=True)
     if document["target"] is not None:
         table = _table("policy", f"updates to {document['target']:g} %", "95 % interval", "reached")
         for policy in document["policies"]:

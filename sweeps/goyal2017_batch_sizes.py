@@ -5,21 +5,24 @@
 lr 0.1 at B 256 and in proportion above, reached from 0.1 by equal increments an update over 5 epochs, divided by 10
 at epochs 30, 60, 80 of 90; Nesterov momentum 0.9; weight decay 1e-4, none on batch norm; the last scale of each
 residual block 0 at first; batch norm over 32 images. Expected top-1 error: 23.60 +- 0.12, 23.53, 23.56, 23.74 +-
-0.09, 24.79, 27.55, 33.96 % (at 256, 1k, 4k, 8k, 16k, 32k, 64k); claims are in accuracy, within 0.3 where no spread is
-given.
+0.09, 24.79, 27.55, 33.96 % (at 256, 1k, 4k, 8k, 16k, 32k, 64k); claims are in accuracy, within 0.3, about twice the
+deviation between seeds, as one run is known (0.4 at 64k).
 
 Count convention: none is stated; partial batches are kept, so that every image is seen.
-Cost: 7 policies x 5 seeds of 90 epochs of 1281167 images of 224 x 224, in DIR/imagenet/{train,val}/CLASS/IMAGE: a
+Cost: 7 policies x 6 seeds of 90 epochs of 1281167 images of 224 x 224, in DIR/imagenet/{train,val}/CLASS/IMAGE: a
 cluster.
 """
 
-from lrbs_core import Claim, Policy, RunSpec, Schedule, Steps, Warmup
+from lrbs_core import Accuracies, Claim, Policy, RunSpec, Schedule, Steps, Warmup
 
 SOURCE = "Goyal et al. 2017 (arXiv 1706.02677), top-1 error by batch size"
 ERRORS = {256: 23.60, 1024: 23.53, 4096: 23.56, 8192: 23.74, 16_384: 24.79, 32_768: 27.55, 65_536: 33.96}
+PAPER = Accuracies({f"{size}": round(100 - error, 2) for size, error in ERRORS.items()}, test_examples=50_000)
 CLAIMS = (
-    *(Claim("Top-1 error", f"{size}", "test_accuracy", 100 - error, tolerance=0.3) for size, error in ERRORS.items()),
-    Claim("Up to 8192 as good as 256", "8192", "test_accuracy", -0.14, tolerance=0.2, versus="256"),
+    *PAPER.each("Top-1 error", 0.3, [f"{size}" for size in ERRORS if size < 65_536]),
+    *PAPER.each("Top-1 error", 0.4, ["65536"]),
+    # Of the paper's own 0.12 and 0.09 between seeds.
+    Claim("Up to 8192 as good as 256", "8192", "test_accuracy", -0.14, tolerance=0.3, versus="256", deviation=0.15),
 )
 
 
@@ -47,7 +50,7 @@ def runs() -> list[RunSpec]:
             seed=seed,
         )
         for batch_size in ERRORS
-        for seed in range(5)
+        for seed in range(6)
     ]
 
 

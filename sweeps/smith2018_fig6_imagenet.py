@@ -5,11 +5,12 @@
 Section 5.3: momentum 0.9, B 8192, lr 3, 90 epochs, noise scale divided by 10 at epochs 30, 60, 80, ghost batches of
 32, no warm-up. 'Increasing batch size' takes the first of the three as growth to 81920 and the others as decays.
 Expected: 78.7 and 77.8 % (two runs) decaying, 78.1 and 76.8 % increasing. Not stated: weight decay, taken as 4e-5
-(TF-slim's default); crops of 299, the net's own size, as usual.
+(TF-slim's default); crops of 299, the net's own size, as usual. Deviation between seeds: 0.62 %, pooled from the
+paper's four pairs of runs (Figures 6 and 7), by which the mean of two is known to 0.9: the tolerance.
 
 Count convention: the partial batch is dropped: of the conventions at hand the only one that meets 'under 3500' in
 Figure 7.
-Cost: 2 policies x 2 seeds of 90 epochs of 1281167 images of 299 x 299, in DIR/imagenet/{train,val}/CLASS/IMAGE: a
+Cost: 2 policies x 8 seeds of 90 epochs of 1281167 images of 299 x 299, in DIR/imagenet/{train,val}/CLASS/IMAGE: a
 cluster.
 """
 
@@ -19,8 +20,8 @@ SOURCE = "Smith, Kindermans, Ying and Le 2018 (arXiv 1711.00489), Figure 6"
 CLAIMS = (
     Claim("Section 5.3, just over 14000", "decaying lr", "updates", 14_050, tolerance=50),
     Claim("Section 5.3", "increasing batch", "updates", 6000, relation="below"),
-    Claim("Figure 6, two runs", "decaying lr", "test_accuracy", 78.25, tolerance=0.75),
-    Claim("Figure 6, two runs", "increasing batch", "test_accuracy", 77.45, tolerance=0.95),
+    Claim("Figure 6, two runs", "decaying lr", "test_accuracy", 78.25, tolerance=0.9, deviation=0.62),
+    Claim("Figure 6, two runs", "increasing batch", "test_accuracy", 77.45, tolerance=0.9, deviation=0.62),
 )
 
 baseline = Policy(lr=Steps(3, at=(30, 60, 80), factor=1 / 10), batch_size=8192, momentum=0.9)
@@ -45,7 +46,7 @@ def runs() -> list[RunSpec]:
             seed=seed,
         )
         for label, policy in POLICIES.items()
-        for seed in range(2)
+        for seed in range(8)
     ]
 
 

@@ -6,10 +6,11 @@ Section 5.3: lr 3, 90 epochs, noise scale divided by 10 at epochs 30, 60, 80: th
 lr decays; ghost batches of 64, no warm-up. The first batch is 8192 at momentum 0.9, twice and four times that at 0.95
 and 0.975. (One sentence of the paper prints 0.975 and 0.9875; its legend, its results and B in proportion to 1/(1 -
 m) say 0.95 and 0.975, which are taken.) Not stated: weight decay, taken as 4e-5 (TF-slim's default); crops of 299.
-Expected: 78.8 %; 78.1 and 77.8 %; 77.5 and 76.8 %, the last two of two runs each.
+Expected: 78.8 %; 78.1 and 77.8 %; 77.5 and 76.8 %, the last two of two runs each. Deviation between seeds: 0.62 %,
+pooled from the paper's four pairs of runs (Figures 6 and 7), by which the mean of two is known to 0.9: the tolerance.
 
 Count convention: the partial batch is dropped: of the conventions at hand the only one that meets 'under 3500'.
-Cost: 3 policies x 2 seeds of 90 epochs of 1281167 images of 299 x 299, in DIR/imagenet/{train,val}/CLASS/IMAGE: a
+Cost: 3 policies x 8 seeds of 90 epochs of 1281167 images of 299 x 299, in DIR/imagenet/{train,val}/CLASS/IMAGE: a
 cluster.
 """
 
@@ -20,9 +21,9 @@ CLAIMS = (
     Claim("Section 5.3", "momentum 0.9", "updates", 6000, relation="below"),
     Claim("Section 5.3", "momentum 0.95", "updates", 3500, relation="below"),
     Claim("Section 5.3", "momentum 0.975", "updates", 2500, relation="below"),
-    Claim("Figure 7", "momentum 0.9", "test_accuracy", 78.8, tolerance=0.5),
-    Claim("Figure 7, two runs", "momentum 0.95", "test_accuracy", 77.95, tolerance=0.5),
-    Claim("Figure 7, two runs", "momentum 0.975", "test_accuracy", 77.15, tolerance=0.65),
+    Claim("Figure 7", "momentum 0.9", "test_accuracy", 78.8, tolerance=0.9, deviation=0.62),
+    Claim("Figure 7, two runs", "momentum 0.95", "test_accuracy", 77.95, tolerance=0.9, deviation=0.62),
+    Claim("Figure 7, two runs", "momentum 0.975", "test_accuracy", 77.15, tolerance=0.9, deviation=0.62),
 )
 
 baseline = Policy(lr=Steps(3, at=(30, 60, 80), factor=1 / 10), batch_size=8192, momentum=0.9)
@@ -51,7 +52,7 @@ def runs() -> list[RunSpec]:
             seed=seed,
         )
         for label, policy in POLICIES.items()
-        for seed in range(2)
+        for seed in range(8)
     ]
 
 

@@ -5,14 +5,14 @@
 SGD with momentum 0.9 and weight decay 5e-4, warm-up and then polynomial decay of power 2 over 100 epochs; a grid of
 lr at each batch size. Expected: plain AlexNet falls from 58.8 % at B 512 to 44.8 % at 8192 and diverges (0.1 %) at lr
 0.05 to 0.07; with batch norm 60.2 % falls to 58.0 % only. Taken, as not stated: warm-up from 0 over 2 epochs (5 with
-batch norm), as in Table 3; batch norm over 128 images. Claims on a diverged run stay 'not run': it has no accuracy.
+batch norm), as in Table 3; batch norm over 128 images. Of what diverged no claim is made: it has no accuracy here.
 
 Count convention: none is stated; partial batches are kept, so that every image is seen.
-Cost: 17 policies x 3 seeds of 100 epochs of 1281167 images of 224 x 224, in DIR/imagenet/{train,val}/CLASS/IMAGE: a
+Cost: 18 policies x 6 seeds of 100 epochs of 1281167 images of 224 x 224, in DIR/imagenet/{train,val}/CLASS/IMAGE: a
 cluster.
 """
 
-from lrbs_core import Claim, Policy, Polynomial, RunSpec, Warmup
+from lrbs_core import Accuracies, Policy, Polynomial, RunSpec, Warmup
 
 SOURCE = "You, Gitman and Ginsburg 2017 (arXiv 1708.03888), Table 1"
 # Network: warm-up epochs, ghost size, and (batch size, lr): test accuracy.
@@ -33,11 +33,9 @@ def label(model: str, batch_size: int, lr: float) -> str:
     return f"{model} {batch_size} lr {lr:g}"
 
 
-CLAIMS = tuple(
-    Claim("Table 1", label(model, *cell), "test_accuracy", value, tolerance=0.5)
-    for model, (_, _, cells) in NETWORKS.items()
-    for cell, value in cells.items()
-)
+ACCURACIES = {label(model, *cell): value for model, (_, _, cells) in NETWORKS.items() for cell, value in cells.items()}
+PAPER = Accuracies(ACCURACIES, test_examples=50_000)
+CLAIMS = PAPER.each("Table 1", 0.5, [name for name, value in ACCURACIES.items() if value > 0.1])
 
 
 def runs() -> list[RunSpec]:
@@ -59,7 +57,7 @@ def runs() -> list[RunSpec]:
         )
         for model, (warmup, ghost_size, cells) in NETWORKS.items()
         for batch_size, lr in cells
-        for seed in range(3)
+        for seed in range(6)
     ]
 
 

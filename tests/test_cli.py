@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,12 +49,12 @@ def test_a_cold_plan_counts_as_the_paper_does_and_imports_nothing_heavy(pytestco
         "import sys; from lrbs_core.cli import main\n"
         f"try: main(['plan', {FIG1!r}, '--json'])\n"
         "finally:\n"
-        "  heavy = {'torch', 'ray', 'mlflow', 'pandas', 'optuna', 'scipy', 'altair'} & set(sys.modules)\n"
+        "  heavy = {'torch', 'ray', 'mlflow', 'pandas', 'optuna', 'scipy.stats', 'altair'} & set(sys.modules)\n"
         "  assert not heavy, heavy"
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=pytestconfig.rootpath, capture_output=True, text=True)
     plan = document(result)
-    assert (plan["sweep"], plan["examples"], len(plan["runs"])) == ("smith2018_fig1_cifar10", 50_000, 9)
+    assert (plan["sweep"], plan["examples"], len(plan["runs"])) == ("smith2018_fig1_cifar10", 50_000, 27)
     assert {run["label"]: run["updates"] for run in plan["runs"]} == {
         "decaying lr": 80_000, "hybrid": 34_751, "increasing batch": 28_891,
     }  # fmt: skip
@@ -62,6 +63,8 @@ def test_a_cold_plan_counts_as_the_paper_does_and_imports_nothing_heavy(pytestco
     assert [(phase["epoch_start"], phase["lr"], phase["batch_size"]) for phase in growing["phases"]] == [
         (0, 0.1, 128), (60, 0.1, 640), (120, 0.1, 3200), (160, 0.1, 16_000),
     ]  # fmt: skip
+    overlap = next(claim for claim in plan["claims"] if claim["where"] == "Figure 3a, curves overlap")
+    assert (overlap["expected"], overlap["seeds"], overlap["power"] >= 0.8) == ("0 ± 0.3", 9, True)
     assert growing["phases"][0]["noise_scale"] == pytest.approx(389.625)
     assert growing["phases"][-1]["noise_scale"] == pytest.approx(2.125)
 
@@ -71,6 +74,9 @@ def test_plan_shows_the_table_and_what_the_paper_counts(pytestconfig):
     assert result.returncode == 0, result.stderr
     for text in ("80,000 updates", "16,000 in 8 micro-batches", "2.84 h", "120 - 160", "meets 80000 ± 500"):
         assert text in result.stdout
+    assert re.search(r"Figure 3a +test accuracy of hybrid +94.35 ± 0.45 +9 +100%", result.stdout)
+    assert "if the paper is right" in result.stdout
+    assert "if the paper is right" not in lrbs("plan", FIG1, "--scale", 0.5, cwd=pytestconfig.rootpath).stdout
 
 
 def test_offline_needs_neither_ray_nor_mlflow_and_sync_delivers_it(sweep, tmp_path):

@@ -156,7 +156,7 @@ def test_runs_of_other_settings_are_apart(client, tmp_path):
     shown = page("compare")
     (settings,) = (box for box in shown.selectbox if box.label.startswith("Settings"))
     settings.select("scale=0.5").run()
-    assert tables(shown)[0]["test accuracy (%)"].tolist() == [r"97\.22"]
+    assert tables(shown)[0]["test accuracy (%)"].tolist() == [r"97\.22 ± 0\.28"]
 
 
 def test_a_policy_changed_under_its_label_is_told_apart(client, tmp_path):

@@ -111,7 +111,7 @@ def test_a_measured_noise_scale_has_its_figure_and_overrides_their_notice():
 
 
 def policy(label, accuracy, **difference):
-    told = {"n": 3, "low": -1.0, "high": 1.0, "more_seeds": 0} | difference
+    told = {"n": 3, "low": -1.0, "high": 1.0, "new_seeds": None} | difference
     return {
         "label": label, "updates": 50 if difference else 100, "test_accuracy": {"mean": accuracy, "n": 3},
         "difference": told if difference else None, "not_finished": {},
@@ -125,8 +125,13 @@ def policy(label, accuracy, **difference):
         ({"mean": 0.2, "verdict": "different"}, "b is better than a (+0.20 ± 1.00 %"),
         ({"mean": -0.2, "verdict": "different"}, "b is worse than a (-0.20 ± 1.00 %"),
         (
-            {"mean": -0.2, "verdict": "not enough runs", "more_seeds": 4},
-            "b cannot be told from a yet (-0.20 ± 1.00 %, 3 pair(s) of runs), in 50% of its updates: about 4 more seed",
+            {"mean": -0.2, "verdict": "not enough runs", "new_seeds": 14},
+            "b cannot be told from a yet (-0.20 ± 1.00 %, 3 pair(s) of runs), in 50% of its updates: 14 new seeds, "
+            "judged alone, would tell with a chance of 80%",
+        ),
+        (
+            {"mean": -0.2, "verdict": "no difference found"},
+            "b shows no difference from a (-0.20 ± 1.00 %, 3 pair(s) of runs), in 50% of its updates: equal only w",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from scipy import stats
 
 from lrbs_core import Claim, Policy, Steps, Triangular, noise_scale
 from lrbs_core.html import html
-from lrbs_core.report import PAGE, markdown, overview, range_markdown, write_section
+from lrbs_core.power import claim_power, pairs_for_power, upper_deviation
+from lrbs_core.report import PAGE, advice, markdown, overview, range_markdown, write_section
 from lrbs_core.store import Record
 from lrbs_core.sweeping import Sweep, override
 from lrbs_core.tables import print_overview
@@ -115,9 +117,9 @@ def test_the_page_has_the_documents_numbers_and_the_command_that_made_them():
         "## made at other settings than the paper's",
         "    lrbs run sweeps/made.py --scale 0.5",
         "Run on a CPU, bf16.",
-        "| where | claim | paper | ours | n | verdict |",
+        "| where | claim | paper | ours | n | verdict | power |",
         f"| growing | {sweep.runs[3].plan().updates} | 3 | 90.47 ({low:.2f} to {high:.2f}) | 1 |",
-        r"| T\|1 | test accuracy of decaying | 90.4 ± 2 | 90.25 (88.34 to 92.16) | 2 | other settings |",
+        r"| T\|1 | test accuracy of decaying | 90.4 ± 2 | 90.25 (88.34 to 92.16) | 2 | other settings |  |",
     ):
         assert line in page.splitlines()
 
@@ -227,10 +229,65 @@ def test_policies_are_compared_with_the_baseline_by_seed(capsys):
     print_overview(document)
     half = (high - low) / 2
     assert f"{differences.mean():.2f} ± {half:.2f}" in capsys.readouterr().out
-    assert "| less decaying, margin 1 % | difference, % | n | p (Holm) | verdict |" in markdown(document).splitlines()
+    page = markdown(document).splitlines()
+    assert "| less decaying, margin 1 % | difference, % | n | p (Holm) | verdict | new seeds |" in page
+    assert (shown["new_seeds"], advice(document)) == (None, "")
     assert overview(sweep, records(sweep), baseline="growing")["policies"][1]["difference"] is None
     with pytest.raises(ValueError, match="baseline must be one of 'decaying', 'growing', but got 'other'"):
         overview(sweep, records(sweep), baseline="other")
+
+
+def test_without_a_margin_no_difference_found_asks_for_one_and_gives_no_number_of_seeds(capsys):
+    sweep = made_sweep()
+    document = overview(sweep, records(sweep))
+    shown = document["policies"][1]["difference"]
+    assert (shown["verdict"], shown["new_seeds"]) == ("no difference found", None)
+    print_overview(document)
+    shown = capsys.readouterr().out
+    assert "name the difference that does not matter (--margin)" in shown
+    for told in (shown, markdown(document)):
+        assert "no difference found" in told
+        assert "new seeds" not in told
+
+
+def test_with_a_margin_that_leaves_it_open_new_seeds_are_planned_once_to_be_judged_alone(capsys):
+    sweep = made_sweep()
+    document = overview(sweep, records(sweep), margin=0.1)
+    shown = document["policies"][1]["difference"]
+    deviation = upper_deviation(np.subtract(ACCURACIES["growing"], ACCURACIES["decaying"]).tolist())
+    assert (shown["verdict"], shown["new_seeds"]) == ("not enough runs", pairs_for_power(deviation, 0.1))
+    assert f"| not enough runs | {shown['new_seeds']} |" in markdown(document)
+    print_overview(document)
+    told = capsys.readouterr().out
+    assert re.search(rf"not enough runs +{shown['new_seeds']}\n", told)
+    assert "judged together with the old ones a verdict is wrong in up to 10 % of studies" in told
+
+
+def test_a_claim_has_the_power_of_its_runs_at_the_papers_settings_alone(capsys):
+    claim = Claim("T1", "decaying", "test_accuracy", 90.4, tolerance=0.5, deviation=0.2)
+    sweep = made_sweep(claim, Claim("T1", "growing", "test_accuracy", 90.4, tolerance=0.5))
+    document = overview(sweep, records(sweep))
+    assert [judged["power"] for judged in document["claims"]] == [pytest.approx(claim_power(claim, 3), abs=1e-4), None]
+    print_overview(document)
+    assert f"{claim_power(claim, 3):.0%}" in capsys.readouterr().out
+    small = override(sweep, scale=0.5)
+    assert [judged["power"] for judged in overview(small, records(small))["claims"]] == [None, None]
+
+
+def test_equal_accuracies_are_shown_with_the_resolution_of_the_test_set(capsys):
+    sweep = made_sweep()
+    equal = [
+        (spec, record._replace(rows=[record.rows[0] | {"test_accuracy": 97.5}])) for spec, record in records(sweep)
+    ]
+    document = overview(sweep, equal)
+    first, second = document["policies"]
+    assert document["accuracy_resolution"] == pytest.approx(100 / 360)
+    for found, mean in ((first["test_accuracy"], 97.5), (second["difference"], 0.0)):
+        assert (found["low"], found["high"]) == pytest.approx((mean - 100 / 360, mean + 100 / 360))
+    print_overview(document)
+    shown = capsys.readouterr().out
+    assert "97.50 ± 0.28" in shown
+    assert "all equal ± one example of the test set (0.28 %)" in shown
 
 
 def test_a_diverged_run_leaves_its_policy_without_a_verdict():

@@ -9,7 +9,7 @@ from made import made_noise, made_row, made_spec
 from lrbs_core import Policy, Steps
 from lrbs_core.claims import Claim, verdict
 from lrbs_core.noise import NOT_TOLD
-from lrbs_core.results import curves, measure, mixed_precision, noise_by_phase, run_table
+from lrbs_core.results import accuracy_resolution, curves, measure, mixed_precision, noise_by_phase, run_table
 from lrbs_core.store import Record
 
 
@@ -124,6 +124,30 @@ def test_what_is_left_of_runs_that_diverged_has_a_mean_and_no_interval(table, po
     assert math.isnan(measured.low)
     assert math.isnan(measured.high)
     assert verdict(claim, measured) == "too few runs"
+
+
+def test_one_example_of_the_test_set_is_known_of_a_data_set_and_told_by_the_accuracies_of_a_folder():
+    assert accuracy_resolution([]) == 0
+    assert accuracy_resolution([pair("a", 0, 97.5)]) == pytest.approx(100 / 360)
+    folder = [
+        (dataclasses.replace(spec, dataset="imagefolder:mine", examples=1000), record)
+        for spec, record in (
+            pair("a", seed, 100 * right / 1250, rows=1) for seed, right in enumerate((1000, 1001, 999))
+        )
+    ]
+    assert accuracy_resolution(folder) == pytest.approx(100 / 1250)
+    assert accuracy_resolution([*folder, pair("a", 0, 97.5)]) == pytest.approx(100 / 360)
+
+
+def test_equal_accuracies_have_an_interval_of_one_example_either_way_and_counts_none():
+    pairs = [pair("a", seed, 97.5) for seed in range(6)]
+    table, resolution = run_table(pairs), accuracy_resolution(pairs)
+    measured = measure(table, Claim("here", "a", "test_accuracy", 97.0, tolerance=1.0), resolution)
+    assert measured == pytest.approx((97.5, 97.5 - 100 / 360, 97.5 + 100 / 360, 6))
+    assert measure(table, Claim("here", "a", "updates", 2), resolution) == (2, 2, 2, 6)
+    # As near to the border as that, they do not settle it.
+    close = Claim("here", "a", "test_accuracy", 97.0, tolerance=0.6)
+    assert verdict(close, measure(table, close, resolution)) == "too few runs"
 
 
 @pytest.mark.parametrize(("n", "expected"), [(2, "too few runs"), (5, "too few runs"), (6, "reproduced")])

@@ -19,7 +19,9 @@ from lrbs_core.cli import app
 from lrbs_core.data import to_device
 from lrbs_core.decoding import Arrays
 from lrbs_core.planning import micro_batch_limit, micro_batches
+from lrbs_core.power import POWER
 from lrbs_core.specs import MICRO_BATCH, Machine
+from lrbs_core.tables import plan_document
 from lrbs_core.training import train
 
 ROOT = Path(__file__).parents[1]
@@ -80,9 +82,17 @@ class TestEverySweep:
                 if claim.metric == "updates" and claim.policy == spec.label:
                     assert claim.holds(updates), (claim, updates)
 
+    def test_has_the_seeds_to_find_each_claim_if_the_paper_is_right(self, path):
+        for claim in plan_document(sweeping.load(path))["claims"]:
+            if path.stem != "you2017_ladder_cifar10":  # whose claims are no paper's: there is no number to be right
+                assert claim["power"] >= POWER, claim
+
     def test_is_planned_and_reported_in_text(self, path, store):
         """In this process: one of its own would take seconds for each. `run` is `test_every_network_makes_...`."""
-        shown = {name: CliRunner().invoke(app, [name, str(path), *options]) for name, options in store.items()}
+        shown = {
+            name: CliRunner().invoke(app, [name, str(path), *options], env={"COLUMNS": "300"})
+            for name, options in store.items()
+        }
         assert [(result.exit_code, result.exception) for result in shown.values()] == [(0, None)] * 2
         for label in {spec.label for spec in sweeping.load(path).runs}:
             assert re.search(

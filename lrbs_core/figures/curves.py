@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lrbs_core.figures.drawing import Look, Panel, axes, positive
-from lrbs_core.results import RunRecord, curves
+from lrbs_core.results import RunRecord, accuracy_resolution, curves
 from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import mean_interval
 
@@ -33,8 +33,9 @@ def metric_numbers(pairs: Sequence[tuple[RunSpec, RunRecord]], metric: str) -> p
     A run that diverged between two rows of the others counts up to the row before (`level`).
     """
     place = ["policy", "row", "epoch", "updates"]
+    resolution = accuracy_resolution(pairs) if metric == "test_accuracy" else 0.0
     lines = [
-        dict(zip(place, at, strict=True)) | mean_interval(values.tolist())._asdict()
+        dict(zip(place, at, strict=True)) | mean_interval(values.tolist(), resolution=resolution)._asdict()
         for at, values in level(pairs).groupby(place, sort=False)[metric]
     ]
     return pd.DataFrame(lines, columns=[*place, "mean", "low", "high", "n"])
@@ -49,6 +50,7 @@ def seconds_numbers(pairs: Sequence[tuple[RunSpec, RunRecord]], metric: str) -> 
     down to nothing (`left_out`).
     """
     lines = []
+    resolution = accuracy_resolution(pairs) if metric == "test_accuracy" else 0.0
     for policy, table in curves(pairs).groupby("policy", sort=False):
         seeds = [
             (seed["train_seconds"].to_numpy(float), seed[metric].to_numpy(float)) for _, seed in table.groupby("seed")
@@ -56,7 +58,7 @@ def seconds_numbers(pairs: Sequence[tuple[RunSpec, RunRecord]], metric: str) -> 
         start, end = max(times[0] for times, _ in seeds), min(times[-1] for times, _ in seeds)
         for time in np.unique(np.concatenate([times for times, _ in seeds])):
             if start <= time <= end:
-                measured = mean_interval([float(np.interp(time, *seed)) for seed in seeds])
+                measured = mean_interval([float(np.interp(time, *seed)) for seed in seeds], resolution=resolution)
                 lines.append({"policy": policy, "train_seconds": float(time), **measured._asdict()})
     return pd.DataFrame(lines, columns=["policy", "train_seconds", "mean", "low", "high", "n"])
 

@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 
 from lrbs_core.figures.drawing import COLOURS, HEIGHT, WIDTH, Look, axes
-from lrbs_core.results import RunRecord, run_table
+from lrbs_core.results import RunRecord, accuracy_resolution, run_table
 from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import mean_interval
 
@@ -27,9 +27,9 @@ def trade_numbers(pairs: Sequence[tuple[RunSpec, RunRecord]]) -> pd.DataFrame:
     finished = table[table["status"] == "finished"]
     if finished.empty:
         raise ValueError("a figure of final accuracies needs a finished run, but got none: run the sweep to its end")
-    lines = []
+    lines, resolution = [], accuracy_resolution(pairs)
     for policy, group in finished.groupby("policy", sort=False):
-        measured = mean_interval(group["test_accuracy"].astype(float).tolist())
+        measured = mean_interval(group["test_accuracy"].astype(float).tolist(), resolution=resolution)
         lines.append({"policy": policy, "updates": int(group["updates"].iloc[0]), **measured._asdict()})
     return pd.DataFrame(lines)
 

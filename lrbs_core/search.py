@@ -22,6 +22,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lrbs_core import search_rungs
+from lrbs_core.importances import IMPORTANCE, importances
 from lrbs_core.journal import FINAL, Reader, RunFolder
 from lrbs_core.search_record import Asked, SearchRecord, read_record
 from lrbs_core.search_rungs import Rungs
@@ -34,7 +35,7 @@ from lrbs_core.validation import judged_on
 if TYPE_CHECKING:
     from lrbs_core.results import RunRecord
 
-__all__ = ["OBJECTIVES", "Design", "Search", "Trial", "importances", "suggest"]
+__all__ = ["OBJECTIVES", "Design", "Search", "Trial", "suggest"]
 
 # What can be sought, of a run's last row; whether more of it is better.
 OBJECTIVES = {
@@ -44,7 +45,6 @@ OBJECTIVES = {
 # Bergstra et al. 2011, with dependence between the names, and runs in flight taken for poor. All that it is set to is
 # given here, as its defaults change from version to version.
 TPE = {"n_startup_trials": 10, "n_ei_candidates": 24, "multivariate": True, "constant_liar": True}
-IMPORTANCE = "fANOVA (Hutter, Hoos and Leyton-Brown 2014), 64 trees, seed 0"
 
 Sampler = Literal["tpe", "random", "grid"]
 
@@ -329,13 +329,16 @@ class Search:
         """`lrbs search --json`: every trial, the best (several objectives: the Pareto front), and what mattered."""
         design = self.design
         study = design.study([self._frozen(trial) for trial in self.trials])
-        finished = any(trial.state == TrialState.COMPLETE for trial in study.trials)
+        finished = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
         sign = -1 if OBJECTIVES[design.objectives[0]] else 1
         front = study.best_trials if finished else []
         numbers = sorted(
             {name_of(self.trials[best.number].point): best.number for best in reversed(front)}.values(),
             key=lambda number: (sign * study.trials[number].values[0], number),
         )
+        # A point that was chosen again is the same runs, which must not stand for two.
+        apart = list({name_of(trial.params): trial for trial in finished}.values())
+        points = [trial.params for trial in apart]
         return {
             **design.settings,
             "trials": [self._line(trial) for trial in self.trials],
@@ -347,7 +350,10 @@ class Search:
                 }
                 for number in numbers
             ],
-            "importances": {name: importances(study, number) for number, name in enumerate(design.objectives)},
+            "importances": {
+                name: importances(design.candidates.space, points, [trial.values[number] for trial in apart])
+                for number, name in enumerate(design.objectives)
+            },
             "importance": IMPORTANCE,
         }
 
@@ -373,19 +379,3 @@ def _described(part: Range | Choice) -> dict[str, Any]:
     if isinstance(part, Choice):
         return {"values": list(part.values)}
     return {"low": part.low, "high": part.high, "log": part.log, "whole": part.whole}
-
-
-def importances(study: optuna.Study, objective: int) -> dict[str, float]:
-    """The share of each name in the variance of an objective over the finished trials, the largest first (fANOVA).
-
-    Empty where fewer than two have finished, or all with the same value.
-    """
-    values = [trial.values[objective] for trial in study.trials if trial.state == TrialState.COMPLETE]
-    # Of equal values, or means that differ by their rounding alone, fANOVA would share out its own rounding.
-    if not values or math.isclose(min(values), max(values)):
-        return {}
-    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=64, max_depth=64, seed=0)
-    found = optuna.importance.get_param_importances(
-        study, evaluator=evaluator, target=lambda trial: trial.values[objective]
-    )
-    return {name: round(float(share), 4) for name, share in found.items()}

@@ -358,9 +358,9 @@ def print_search(document: dict[str, Any]) -> None:
         console.print(f"the Pareto front: no trial is better in all of {', '.join(objectives)}")
     for name, shares in document["importances"].items():
         if shares:
-            mattered = ", ".join(f"{part} {share:.0%}" for part, share in shares.items())
+            *parts, rest = (f"{part} {share:.0%}" for part, share in shares.items())
             what = f"share of the variance of {name.replace('_', ' ')} over {counts['finished']} trials"
-            console.print(f"{what}: {escape(mattered)} (fANOVA)", soft_wrap=True)
+            console.print(f"{what}: {escape(', '.join(parts))}; the rest, {rest}", soft_wrap=True)
     if document["best"]:
         best = document["best"][0]
         console.print(f"\ntrial {best['trial']}:\n{Policy.from_dict(best['policy'])!r}", soft_wrap=True, markup=False)

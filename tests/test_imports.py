@@ -20,7 +20,7 @@ GROUPS = {
         "altair mlflow optuna pandas ray typer",
     ),
     "mlflow": ("search_launch store tracking", "altair optuna ray torch typer"),
-    "optuna": ("search", "altair mlflow pandas ray torch typer"),
+    "optuna": ("importances search", "altair mlflow pandas ray torch typer"),
     "ray": ("cluster discovery_ray search_ray", "altair mlflow typer"),
     "pandas": ("figures html power report results search_report statistics targets", "mlflow optuna ray torch typer"),
     # Where the groups meet: a command loads what it needs, so that `lrbs plan` and `lrbs --help` wait for none of it.

@@ -2,11 +2,11 @@
 
 import pytest
 from made import made_row
-from optuna.trial import TrialState
-from test_search import accuracy, design, drive, told
+from test_search import accuracy, design, drive
 
-from lrbs_core import Policy, tables
-from lrbs_core.search import Search, importances
+from lrbs_core import Choice, Policy, tables
+from lrbs_core.importances import importances
+from lrbs_core.search import Search
 
 
 def test_an_objective_is_the_mean_over_the_seeds_of_a_candidate(tmp_path):
@@ -53,21 +53,30 @@ def test_of_equals_the_first_leads_the_table_and_is_the_one_to_paste(objectives,
     assert document["best"][0]["policy"] == Policy.to_dict(search.trials[1].folders[0].spec.policy)
 
 
-def test_importances_name_what_alone_matters(tmp_path):
+def test_importances_name_what_alone_matters_and_no_point_counts_twice(tmp_path):
     search = Search(design("random", trials=60), tmp_path)
     drive(search)
     shares = search.document()["importances"]["test_accuracy"]
     assert next(iter(shares)) == "lr"
-    assert shares["lr"] > 0.9
+    assert shares["lr"] > 0.95
     assert sum(shares.values()) == pytest.approx(1, abs=0.01)
 
+    few = {"lr": Choice(0.1, 0.2, 0.4), "momentum": Choice(0.8, 0.9), "growth": Choice(1, 2)}
+    search = Search(design("random", trials=60, space=few), tmp_path)
+    drive(search)
+    document = search.document()
+    apart = {line["label"]: line for line in document["trials"]}.values()
+    assert len(apart) == 12
+    points, values = [line["point"] for line in apart], [line["test_accuracy"]["mean"] for line in apart]
+    assert document["importances"]["test_accuracy"] == importances(few, points, values)
 
-@pytest.mark.parametrize(
-    "values", [[], [5.0], [97.2222222] * 4, [0.0] * 3, [(0.1 + 0.2 + 0.3) / 3, (0.3 + 0.2 + 0.1) / 3]]
-)
-def test_nothing_mattered_where_all_that_finished_are_equal(values):
-    plan = design()
-    points = [{"lr": lr, "momentum": 0.5 + lr / 4, "growth": 1} for lr in (0.1, 0.2, 0.4, 0.7)]
-    trials = [told(plan, point, value=value) for point, value in zip(points, values, strict=False)]
-    diverged = told(plan, points[0], state=TrialState.PRUNED)
-    assert importances(plan.study([*trials, diverged]), 0) == {}
+
+def test_what_mattered_is_told_with_the_rest(tmp_path, capsys):
+    search = Search(design("random", trials=20, objectives=("test_accuracy", "updates")), tmp_path)
+    drive(search)
+    tables.print_search(document := search.document())
+    shown = capsys.readouterr().out
+    for name, shares in document["importances"].items():
+        *parts, rest = (f"{part} {share:.0%}" for part, share in shares.items())
+        assert f"variance of {name.replace('_', ' ')} over 20 trials: {', '.join(parts)}; the rest, {rest}\n" in shown
+        assert rest.startswith("interaction and noise ")

@@ -38,7 +38,9 @@ def document(objectives=("test_accuracy",), trials=20, judged_on="test"):
         "objectives": {name: "high" if name == "test_accuracy" else "low" for name in objectives}, "seeds": 1,
         "judged_on": judged_on, "rungs": [100.0], "space": SPACE, "overrides": {"scale": "0.1"}, "trials": lines,
         "best": [{"trial": 5, "label": "x", "policy": Policy(0.1, 16, 0.9).to_dict()}],
-        "importances": {name: {"momentum": 0.7, "net": 0.2, "lr": 0.1} for name in objectives}, "importance": "by hand",
+        "importances": {
+            name: {"momentum": 0.27, "net": 0.08, "lr": 0.03, "interaction and noise": 0.62} for name in objectives
+        }, "importance": "by hand",
     }  # fmt: skip
 
 
@@ -101,7 +103,8 @@ def test_the_page_has_all_of_it_escaped_and_needs_no_network(objectives):
     assert "Policy(lr=Constant(value=0.1), batch_size=Constant(value=16.0), momentum=Constant(value=0.9))" in page
     assert ("Pareto front" in page) == (len(objectives) > 1)
     assert page.count("<tr><td>3</td><td>stopped</td>") == 1
-    assert "70 %" in page
+    assert "<tr><td>momentum</td><td>27 %</td></tr>" in page
+    assert page.count("<tr><td>interaction and noise</td><td>62 %</td></tr>") == len(objectives)
     assert "Judged by TEST data, so that test numbers flatter what was chosen" in page
     assert "scale=0.1" in page
 

@@ -57,7 +57,7 @@ def search(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of a candidate, which counts by their mean.")] = 1,
     early_stop: Annotated[
-        bool, typer.Option("--early-stop", help="End poor candidates at a ninth or a third of the examples (ASHA).")
+        bool, typer.Option("--early-stop", help="End poor candidates early, compared at equal examples (ASHA).")
     ] = False,
     axes: Annotated[
         str | None, typer.Option(help="Of the heat map, such as high,momentum; else what mattered.")

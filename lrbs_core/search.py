@@ -320,8 +320,8 @@ class Search:
         elif status == "diverged":
             told = {"state": TrialState.PRUNED}
         elif status == "stopped":
-            stopped = next(record.rows[-1] for record in map(self.record, trial.folders) if record.status == "stopped")
-            reached = {int(stopped["examples"]): stopped[self.design.objectives[0]]}
+            folder = next(folder for folder in trial.folders if self.record(folder).status == "stopped")
+            reached = self.rungs.reached(folder.spec, self.record(folder).rows) if self.rungs else {}
             told = {"state": TrialState.PRUNED, "intermediate_values": reached}
         return create_trial(params=trial.point, distributions=self.design.distributions, **told)
 

@@ -126,6 +126,11 @@ class Rungs:
         rivals = list(self._rivals(spec, newest["time_ms"]))
         return any(self.falls_short(spec, rows, rivals, rung) for rung in passed)
 
+    def reached(self, spec: RunSpec, rows: Sequence[Row]) -> dict[int, float]:
+        """What a run was judged by at each rung that it came to, by the rung's examples: what a sampler may compare."""
+        judged = ((rung, judged_at(spec, rung)) for rung in self.examples if _number(rows, rung))
+        return {int(rung): rows[_number(rows, at) - 1][self.metric] for rung, at in judged if at is not None}
+
     def falls_short(self, spec: RunSpec, rows: Sequence[Row], rivals: Sequence[Rival], rung: float) -> bool:
         """Whether a run of these rows, which has come to the rung, is not among the best third there."""
         at = judged_at(spec, rung)

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import math
+import time
 from collections import Counter
 from functools import partial
 
@@ -73,6 +74,38 @@ def test_a_search_cut_short_anywhere_goes_on_to_the_same_candidates_and_trains_n
     assert points(search) == points(undisturbed)
     assert search.document() == undisturbed.document()
     assert drive(Search(design(sampler, seeds=2), tmp_path / "cut")) == []
+
+
+def stopping(spec, checkpoint, rows, trained):
+    trained.append(spec.key)
+    for epoch in (1, 2, 3):
+        told = {"examples": epoch * spec.examples, "time_ms": int(time.time() * 1000)}
+        yield made_row(epoch, accuracy(spec) + epoch) | told
+    return "finished"
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_search_that_stops_early_comes_to_the_same_when_cut_short(seeds, tmp_path):
+    plan = design(trials=30, seeds=seeds, early_stop=True)
+    whole = Search(plan, tmp_path / "whole")
+    drive(whole, train=stopping)
+    assert {whole.status(trial) for trial in whole.trials} == {"finished", "stopped"}
+    for most in (1, 6, 17, math.inf):
+        cut = Search(plan, tmp_path / "cut")
+        drive(cut, most, train=stopping)
+    assert cut.document() == whole.document()
+    best = max(whole.trials, key=lambda trial: accuracy(trial.folders[0].spec))
+    assert whole.status(best) == "finished"
+
+
+def test_a_candidate_of_the_best_third_need_not_be_of_the_best_third_of_that_over_the_next_seed(tmp_path):
+    found = []
+    for seeds in (1, 3):
+        search = Search(design("random", trials=40, seeds=seeds, early_stop=True), tmp_path / f"{seeds}")
+        drive(search, train=stopping)
+        found.append([search.status(trial) for trial in search.trials])
+    assert 40 / 9 < found[0].count("finished") < 20
+    assert found[1] == found[0]
 
 
 def test_more_trials_go_on_from_fewer(tmp_path):

@@ -150,6 +150,15 @@ def test_what_a_run_had_at_its_last_cycle_end_counts_against_what_others_had_at_
     assert judge(tmp_path, mine, accuracies, [other], examples=(rung * N,)) is stops
 
 
+def test_a_sampler_is_told_what_a_run_was_judged_by_at_the_same_number_whatever_its_batch_size(tmp_path):
+    judge = search(tmp_path, [])
+    for spec, expected in ((spec_of(), [20, 40]), (cyclic(0.75), [20, 30]), (cyclic(1), [40]), (cyclic(3), [])):
+        rows = [row | {"examples": row["examples"] + 12} for row in rows_of(spec, [10, 20, 30, 40])]
+        assert [*judge.reached(spec, rows).values()] == expected
+        assert judge.reached(spec, rows).keys() <= {int(1.5 * N), 4 * N}
+        assert len(judge.reached(spec, rows[:3])) <= 1
+
+
 def test_one_that_diverged_counts_as_worse_and_one_that_did_before_the_rung_never_came(tmp_path):
     mine, good, second, third = (spec_of(lr) for lr in (0.1, 0.2, 0.3, 0.4))
     for number, (rest, stops) in enumerate([([99, 99], True), ([99, math.nan], False), ([math.nan], True)]):

@@ -12,8 +12,8 @@ import pandas as pd
 import streamlit as st
 
 from lrbs_core.figures.drawing import Panel
-from lrbs_core.noise import noise_scale
 from lrbs_core.specs import RunSpec
+from lrbs_core.twins import notes
 
 __all__ = ["plain", "show_chart", "show_claims", "show_comparisons", "show_plans", "show_policies", "show_targets"]
 
@@ -65,14 +65,25 @@ def _table(lines: Sequence[dict[str, Any]]) -> None:
 
 
 def show_plans(specs: Sequence[RunSpec]) -> None:
-    """What each of these runs costs."""
-    lines = []
+    """What each of these runs costs, and what to know of its noise scale beside the first one's."""
+    lines, told = [], []
     for spec in specs:
         plan = spec.plan()
-        scales = (noise_scale(*spec.policy(epoch), spec.examples) for epoch in (0.0, math.nextafter(spec.epochs, 0.0)))
+        scales = [spec.noise_scale(spec.policy(epoch)) for epoch in (0.0, math.nextafter(spec.epochs, 0.0))]
         line = {"policy": spec.label, "updates": plan.updates, "largest batch": plan.peak_batch_size}
-        lines.append(line | {"noise scale": " → ".join(f"{scale:.3g}" for scale in scales)})
+        lines.append(line | {"noise scale": _ends(scales) if spec.has_noise_scale else None})
+        told += [f"{spec.label}: {note}." for note in notes(spec, specs[0])]
     _table(lines)
+    _say(told)
+
+
+def _ends(scales: Sequence[float]) -> str:
+    return " → ".join(f"{scales[end]:.3g}" for end in (0, -1))
+
+
+def _say(told: Sequence[str]) -> None:
+    for line in told:
+        st.caption(plain(line))
 
 
 def show_policies(document: dict[str, Any]) -> None:
@@ -86,12 +97,13 @@ def show_policies(document: dict[str, Any]) -> None:
             "n": f"{policy['runs']}{unfinished}",
             "updates": policy["updates"],
             "train seconds": _spread(policy["train_seconds"], 1),
-            "noise scale": " → ".join(f"{policy['noise_scale'][end]:.3g}" for end in (0, -1)),
+            "noise scale": None if policy["noise_scale"][0] is None else _ends(policy["noise_scale"]),
         }
         if policy["gradient_noise_scale"]["mean"] is not None:
             line["gradient noise scale"] = _spread(policy["gradient_noise_scale"], 0)
         lines.append(line)
     _table(lines)
+    _say([f"{policy['label']}: {note}." for policy in document["policies"] for note in policy["notes"]])
 
 
 def show_comparisons(document: dict[str, Any]) -> None:

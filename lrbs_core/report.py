@@ -11,7 +11,6 @@ from typing import Any
 
 from lrbs_core.claims import Measured, Verdict, verdict
 from lrbs_core.journal import printable, write_whole
-from lrbs_core.noise import noise_scale
 from lrbs_core.planning import Phase
 from lrbs_core.results import RunRecord, measure, run_table
 from lrbs_core.schedules import schedule_from_dict
@@ -19,6 +18,7 @@ from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import Comparison, compare, mean_interval
 from lrbs_core.sweeping import Sweep
 from lrbs_core.targets import TargetMedian, median_to_target, to_target
+from lrbs_core.twins import deviations, notes
 
 __all__ = ["command", "markdown", "overview", "range_markdown", "write_section"]
 
@@ -34,7 +34,8 @@ def overview(
 
     The test accuracy of each policy is compared with that of the `baseline` (else the first), paired by seed, and
     `margin` is the difference in percent that does not matter (`statistics.compare`). With a `target` accuracy in
-    percent: the updates it took (`targets.median_to_target`). A diverged run leaves its policy without a verdict.
+    percent: the updates it took (`targets.median_to_target`). A diverged run leaves its policy without a verdict. How
+    far its noise scale is off the baseline's, by phase, and notes on it: see `twins`.
 
     A claim is about the paper's own settings. Of runs made with overrides it is judged only where it compares two
     policies, both run so; a number of its own is shown beside the paper's as one of "other settings".
@@ -43,6 +44,7 @@ def overview(
     labels = list(dict.fromkeys(spec.label for spec in sweep.runs))
     baseline = labels[0] if baseline is None else baseline
     compared = {other.label: other for other in compare(_accuracies(pairs, labels), baseline, margin)}
+    first = next(spec for spec in sweep.runs if spec.label == baseline)
     overridden = any(spec.overrides for spec in sweep.runs)
     policies = []
     for label in labels:
@@ -64,6 +66,8 @@ def overview(
                     for name in ("test_accuracy", "train_loss", "train_seconds", "gradient_noise_scale")
                 },
                 "noise_scale": [_noise_at_end(spec, phase) for phase in plan.phases],
+                "noise_scale_deviation": [_rounded(value) for value in deviations(spec, first)],
+                "notes": notes(spec, first),
                 "difference": _plain(compared[label]) if label in compared else None,
                 "updates_to_target": None if target is None else _plain(_updates_to(target, pairs, label)),
             }
@@ -113,8 +117,12 @@ def _updates_to(target: float, pairs: Sequence[tuple[RunSpec, RunRecord]], label
     return median_to_target([to_target(run.rows, target, "updates", run.status == "diverged") for run in ended])
 
 
-def _noise_at_end(spec: RunSpec, phase: Phase) -> float:
-    return round(noise_scale(*spec.policy(math.nextafter(phase.epoch_end, 0)), spec.examples), 6)
+def _noise_at_end(spec: RunSpec, phase: Phase) -> float | None:
+    return _rounded(spec.noise_scale(spec.policy(math.nextafter(phase.epoch_end, 0))))
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 6)
 
 
 def _plain(measured: Measured | Comparison | TargetMedian) -> dict[str, Any]:
@@ -148,6 +156,8 @@ def markdown(document: dict[str, Any]) -> str:
         accuracy, loss = (_text(policy[name], digits) for name, digits in (("test_accuracy", 2), ("train_loss", 3)))
         unfinished = "".join(f", {count} {name}" for name, count in policy["not_finished"].items())
         lines.append(_line(policy["label"], f"{policy['updates']}", f"{policy['runs']}{unfinished}", accuracy, loss))
+    told = [f"- {_escaped(each['label'] + ': ' + note)}." for each in document["policies"] for note in each["notes"]]
+    lines += ["", *told] if told else []
     compared = [policy["difference"] for policy in document["policies"] if policy["difference"]]
     if compared:
         margin = f", margin {document['margin']:g} %" if document["margin"] else ""

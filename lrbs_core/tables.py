@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lrbs_core.noise import noise_scale
 from lrbs_core.planning import micro_batches
 from lrbs_core.policies import Policy
 from lrbs_core.range_test import Bounds, bounds_of
 from lrbs_core.schedules import Linear, Triangular, schedule_from_dict
 from lrbs_core.specs import RunSpec
 from lrbs_core.sweeping import Sweep
+from lrbs_core.twins import deviations, notes
 
 if TYPE_CHECKING:
     from lrbs_core.results import RunRecord
@@ -38,8 +38,14 @@ WIDEST = 1000
 
 
 def plan_document(sweep: Sweep) -> dict[str, Any]:
-    """`lrbs plan --json`. The plan of a label is worked out once for all its seeds."""
+    """`lrbs plan --json`. The plan of a label is worked out once for all its seeds.
+
+    `noise_scale_deviation` of a phase: the noise scale over that of the first policy, less 1, where the two are twins.
+    """
     plans = {spec.label: spec.plan() for spec in _policies(sweep)}
+    baseline = sweep.runs[0]
+    off = {spec.label: deviations(spec, baseline) for spec in _policies(sweep)}
+    told = {spec.label: notes(spec, baseline) for spec in _policies(sweep)}
     runs = [
         {
             "label": spec.label,
@@ -49,17 +55,24 @@ def plan_document(sweep: Sweep) -> dict[str, Any]:
             "updates": plans[spec.label].updates,
             "peak_batch_size": plans[spec.label].peak_batch_size,
             "phases": [
-                {name: _tidy(value) for name, value in dataclasses.asdict(phase).items()}
-                for phase in plans[spec.label].phases
+                {
+                    name: _tidy(value)
+                    for name, value in (dataclasses.asdict(phase) | {"noise_scale_deviation": deviation}).items()
+                }
+                for phase, deviation in zip(plans[spec.label].phases, off[spec.label], strict=True)
             ],
+            "notes": told[spec.label],
         }
         for spec in sweep.runs
     ]
-    return {"sweep": sweep.name, "examples": sweep.runs[0].examples, "runs": runs}
+    return {"sweep": sweep.name, "examples": baseline.examples, "baseline": baseline.label, "runs": runs}
 
 
-def _tidy(value: float) -> float:
-    return float(f"{value:.12g}") if isinstance(value, float) else value
+def _tidy(value: Any) -> Any:
+    """12 digits of a float; JSON knows no NaN: a number that is missing is null."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else float(f"{value:.12g}")
+    return value
 
 
 def _policies(sweep: Sweep) -> list[RunSpec]:
@@ -95,10 +108,12 @@ def print_plan(sweep: Sweep, speeds: dict[str, float], micro_batch: int) -> None
                 _span(phase.lr, last.lr, ".4g"),
                 _span(phase.batch_size, last.batch_size, ","),
                 _span(phase.momentum, last.momentum, "g"),
-                _span(phase.noise_scale, noise_scale(*last, spec.examples), ".4g"),
+                _span(phase.noise_scale, spec.noise_scale(last), ".4g") if spec.has_noise_scale else "-",
                 f"{phase.updates:,}",
             )
         console.print(table)
+        for note in notes(spec, first):
+            console.print(escape(note), soft_wrap=True)
     if not all(spec.model in speeds for spec in sweep.runs):
         console.print(
             "\nFor hours: --examples-per-second, or run a small version with this model first (its speed is in --out)."
@@ -136,7 +151,8 @@ def print_overview(document: dict[str, Any]) -> None:
             _interval(policy["test_accuracy"], 2),
             _interval(policy["train_seconds"], 1),
             " → ".join(
-                f"{value:.3g}" for value in dict.fromkeys([*policy["noise_scale"][:1], *policy["noise_scale"][-1:]])
+                "-" if value is None else f"{value:.3g}"
+                for value in dict.fromkeys([*policy["noise_scale"][:1], *policy["noise_scale"][-1:]])
             ),
             *([_interval(policy["gradient_noise_scale"], 0)] if noise_measured else []),
         )
@@ -145,6 +161,9 @@ def print_overview(document: dict[str, Any]) -> None:
         "mean ± half of the 95 % interval (Student's t) over seeds; noise scale at the end of first and last phase"
         + ("; gradient noise scale, in examples, as measured at the end" if noise_measured else "")
     )
+    for policy in document["policies"]:
+        for note in policy["notes"]:
+            console.print(escape(f"{policy['label']}: {note}"), soft_wrap=True)
     _print_comparisons(console, document)
     if document["claims"]:
         console.print(f"\nClaims of {escape(document['source'])}", soft_wrap=True)

@@ -19,7 +19,6 @@ from lrbs_core.checkpoints import saved, take_up
 from lrbs_core.data import Dataset, Stream, load
 from lrbs_core.devices import device_of, require_device_name
 from lrbs_core.journal import MEASURED, Row, Status, write_whole
-from lrbs_core.noise import noise_scale
 from lrbs_core.noise_meter import NoiseMeter
 from lrbs_core.planning import Update, micro_batches
 from lrbs_core.schedules import exactly
@@ -244,7 +243,7 @@ class _Run:
             "examples": self.examples,
             "train_seconds": self.seconds,
             **update.setting._asdict(),
-            "noise_scale": noise_scale(*update.setting, spec.examples),
+            "noise_scale": spec.noise_scale(update.setting),
             "train_loss": loss / seen,
             "train_accuracy": 100 * correct / seen,
             "test_loss": test_loss,

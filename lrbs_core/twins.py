@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 
 from lrbs_core.planning import Phase
+from lrbs_core.policies import whole
 from lrbs_core.specs import RunSpec
 
 __all__ = ["deviations", "notes"]
@@ -87,12 +88,12 @@ def _notes(spec: RunSpec, baseline: RunSpec) -> Iterator[str]:
     told = [(phase, value) for phase, value in zip(plan.phases, off, strict=True) if abs(value) > TOLD]
     if told:
         yield f"noise scale {_told(told, plan.phases, baseline.label)}: trades keep lr/(B (1 - m)), not g"
-    limit = spec.examples / TENTH
+    limit = whole(spec.examples / TENTH)
     if plan.peak_batch_size > limit:
         first = next(phase for phase in plan.phases if max(_batches(spec, phase)) > limit)
         since = f", from epoch {first.epoch_start:g}" if first.epoch_start else ","
         yield (
-            f"batch up to {plan.peak_batch_size:,}{since} above N/10 = {limit:,.0f}: "
+            f"batch up to {plan.peak_batch_size:,}{since} above N/10 = {limit:,}: "
             "Smith et al. (section 3) grow it to about that, and decay lr from there"
         )
 

@@ -53,6 +53,6 @@ def noise_chart(numbers: pd.DataFrame, policies: Sequence[str] | None = None) ->
     bars = alt.Chart(drawn).mark_rule(opacity=0.6).encode(x=x, y=alt.Y("low:Q", **y), y2="high:Q", color=look.colour)
     points = alt.Chart(drawn).mark_circle(size=25, opacity=1).encode(x=x, y=measured, color=look.colour)
     line = look.line(drawn).encode(x=x)
-    return beside(
-        [look.panel(line.encode(y=predicted)), look.panel(bars + line.encode(y=measured) + points)], columns=1
-    )
+    panels = [look.panel(line.encode(y=predicted)), look.panel(bars + line.encode(y=measured) + points)]
+    # Optimizers other than SGD have no predicted one.
+    return beside(panels if drawn["noise_scale"].notna().any() else panels[1:], columns=1)

@@ -1,4 +1,4 @@
-"""Plan: a policy built with sliders, its twin of equal noise scale, and what both cost, before anything is run."""
+"""Plan: a policy built with sliders, its twin by trades, and what both cost, before anything is run."""
 
 import dataclasses
 from typing import Any, get_args
@@ -45,19 +45,22 @@ def schedule(epochs: float) -> Schedule:
     return kind(**values)
 
 
-def trades(policy: Policy) -> tuple[Policy, str]:
+def trades(policy: Policy, examples: int) -> tuple[Policy, str]:
     """The twin of a policy, and the trades that make it as Python."""
     twin, code = policy, ""
+    exactly = st.toggle("Keep lr (N/B - 1) / (1 - m) itself, not lr / (B (1 - m))")
+    exact, also = (examples, f", exact={examples}") if exactly else (None, "")
     factor = st.slider("Scale lr and batch size by", 1, 32, 1)
     if factor > 1:
-        twin, code = twin.scale(factor), f"{code}.scale({factor})"
+        twin, code = twin.scale(factor, exact), f"{code}.scale({factor}{also})"
     momentum = policy(0.0).momentum
     raised = st.slider("Raise momentum to", momentum, 0.99, momentum, step=0.005, format="%.3f")
     if raised > momentum:
-        twin, code = twin.raise_momentum(raised), f"{code}.raise_momentum({raised})"
+        twin, code = twin.raise_momentum(raised, exact), f"{code}.raise_momentum({raised}{also})"
     if st.toggle("Grow the batch where lr falls", value=True):
         most = st.select_slider("Largest batch", BATCHES, 4096)
-        twin, code = twin.grow_batch(max_batch_size=most), f"{code}.grow_batch(max_batch_size={most})"
+        twin = twin.grow_batch(max_batch_size=most, exact=exact)
+        code = f"{code}.grow_batch(max_batch_size={most}{also})"
     return twin, code
 
 
@@ -74,8 +77,8 @@ try:
         momentum = st.slider("Momentum", 0.0, 0.98, 0.9, step=0.01)
         partial = st.selectbox("An epoch's last partial batch", get_args(Partial))
         policy = Policy(lr, batch_size, momentum)
-        st.subheader("Twin of equal noise scale")
-        twin, code = trades(policy)
+        st.subheader("Twin")
+        twin, code = trades(policy, EXAMPLES[dataset])
     specs = [
         RunSpec(
             label=label, policy=each, dataset=f"imagefolder:{dataset}", examples=EXAMPLES[dataset], model="any",

@@ -12,8 +12,9 @@ import pandas as pd
 import streamlit as st
 
 from lrbs_core.figures.drawing import Panel
-from lrbs_core.noise import measured_ends, noise_scale
+from lrbs_core.noise import measured_ends
 from lrbs_core.specs import RunSpec
+from lrbs_core.twins import notes
 
 __all__ = ["plain", "show_chart", "show_claims", "show_comparisons", "show_plans", "show_policies", "show_targets"]
 
@@ -65,15 +66,25 @@ def _table(lines: Sequence[dict[str, Any]]) -> None:
 
 
 def show_plans(specs: Sequence[RunSpec]) -> None:
-    """What each of these runs costs."""
-    lines = []
+    """What each of these runs costs, and what to know of its noise scale beside the first one's."""
+    lines, told = [], []
     for spec in specs:
         plan = spec.plan()
-        ends = (0.0, math.nextafter(spec.epochs, 0.0))
-        scales = (noise_scale(*spec.policy(epoch), spec.train_examples) for epoch in ends)
+        scales = [spec.noise_scale(spec.policy(epoch)) for epoch in (0.0, math.nextafter(spec.epochs, 0.0))]
         line = {"policy": spec.label, "updates": plan.updates, "largest batch": plan.peak_batch_size}
-        lines.append(line | {"noise scale": " → ".join(f"{scale:.3g}" for scale in scales)})
+        lines.append(line | {"noise scale": _ends(scales) if spec.has_noise_scale else None})
+        told += [f"{spec.label}: {note}." for note in notes(spec, specs[0])]
     _table(lines)
+    _say(told)
+
+
+def _ends(scales: Sequence[float]) -> str:
+    return " → ".join(f"{scales[end]:.3g}" for end in (0, -1))
+
+
+def _say(told: Sequence[str]) -> None:
+    for line in told:
+        st.caption(plain(line))
 
 
 def show_policies(document: dict[str, Any]) -> None:
@@ -87,7 +98,7 @@ def show_policies(document: dict[str, Any]) -> None:
             "n": f"{policy['runs']}{unfinished}",
             "updates": policy["updates"],
             "train seconds": _spread(policy["train_seconds"], 1),
-            "noise scale": " → ".join(f"{policy['noise_scale'][end]:.3g}" for end in (0, -1)),
+            "noise scale": None if policy["noise_scale"][0] is None else _ends(policy["noise_scale"]),
         }
         if policy["validation_accuracy"]["mean"] is not None:
             line["validation accuracy (%)"] = _spread(policy["validation_accuracy"], 2)
@@ -95,6 +106,7 @@ def show_policies(document: dict[str, Any]) -> None:
             line["gradient noise scale"] = " → ".join(measured_ends(policy))
         lines.append(line)
     _table(lines)
+    _say([f"{policy['label']}: {note}." for policy in document["policies"] for note in policy["notes"]])
     if document["mixed_precision"]:
         st.warning(plain(document["mixed_precision"]))
 

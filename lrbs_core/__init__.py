@@ -22,6 +22,7 @@ from lrbs_core.schedules import (
     Warmup,
     Welch,
     warmup_linear,
+    warmup_polynomial,
 )
 from lrbs_core.spaces import Choice, Range
 from lrbs_core.specs import Machine, RunSpec
@@ -31,5 +32,5 @@ __all__ = [
     "Accuracies", "Choice", "Claim", "Constant", "Cosine", "ExpRange", "Exponential", "Hann", "Linear", "Machine",
     "Piecewise", "Plan", "Policy", "Polynomial", "Product", "Range", "RunSpec", "Schedule", "Setting", "Stages",
     "Steps", "Triangular", "Triangular2", "Warmup", "Welch", "__version__", "make_plan", "noise_scale", "one_cycle",
-    "rate_an_epoch", "to_epochs", "walk", "warmup_linear",
+    "rate_an_epoch", "to_epochs", "walk", "warmup_linear", "warmup_polynomial",
 ]  # fmt: skip

@@ -20,7 +20,8 @@ __all__ = [
 def noise_scale(lr: float, batch_size: float, momentum: float, examples: int) -> float:
     """g = lr (N/B - 1) / (1 - m), in units of lr x examples; about lr N / (B (1 - m)) while B << N.
 
-    Smith et al. 2018 (arXiv 1711.00489), section 2, with the momentum of its equation 9. `lr` is for the mean loss.
+    Smith et al. 2018 (arXiv 1711.00489), section 2, with the momentum of its equation 9. `lr` is for the mean loss. It
+    is of SGD's update alone, with Nesterov's momentum or without (`RunSpec.noise_scale` knows a run's optimizer).
     Raises ValueError unless 0 <= momentum < 1 and 1 <= batch_size <= examples.
 
     >>> round(noise_scale(lr=0.1, batch_size=128, momentum=0.9, examples=50_000), 3)

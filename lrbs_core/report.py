@@ -11,7 +11,7 @@ from typing import Any
 
 from lrbs_core.claims import Measured, Verdict, verdict
 from lrbs_core.journal import printable, write_whole
-from lrbs_core.noise import GradientNoise, noise_scale, noise_text
+from lrbs_core.noise import GradientNoise, noise_text
 from lrbs_core.planning import Phase
 from lrbs_core.power import POWER, claim_power
 from lrbs_core.results import (
@@ -27,6 +27,7 @@ from lrbs_core.specs import RunSpec
 from lrbs_core.statistics import Comparison, compare, mean_interval
 from lrbs_core.sweeping import Sweep
 from lrbs_core.targets import TargetMedian, median_to_target, to_target
+from lrbs_core.twins import deviations, notes
 from lrbs_core.validation import JUDGED
 
 __all__ = ["advice", "command", "markdown", "overview", "range_markdown", "write_section"]
@@ -44,7 +45,8 @@ def overview(
     The test accuracy of each policy is compared with that of the `baseline` (else the first), paired by seed, and
     `margin` is the difference in percent that does not matter (`statistics.compare`). With a `target` accuracy in
     percent: the updates it took (`targets.median_to_target`). A diverged run leaves its policy without a verdict.
-    Equal accuracies have an interval of one example of the test set either way (`accuracy_resolution`).
+    Equal accuracies have an interval of one example of the test set either way (`accuracy_resolution`). How far a
+    policy's noise scale is off the baseline's, by phase, and notes on it: see `twins`.
 
     A claim is about the paper's own settings. Of runs made with overrides it is judged only where it compares two
     policies, both run so; a number of its own is shown beside the paper's as one of "other settings". At the paper's
@@ -56,6 +58,7 @@ def overview(
     resolution = accuracy_resolution(pairs)
     found = compare(_accuracies(pairs, labels), baseline, margin, resolution=resolution)
     compared = {other.label: other for other in found}
+    first = next(spec for spec in sweep.runs if spec.label == baseline)
     overridden = any(spec.overrides for spec in sweep.runs)
     # What is told of a policy's finished runs, where they have it, and what two values differ by at least.
     shown = {"test_accuracy": resolution, "validation_accuracy": 0.0, "train_loss": 0.0, "train_seconds": 0.0}
@@ -83,6 +86,8 @@ def overview(
                 "phases": [[phase.epoch_start, phase.epoch_end] for phase in plan.phases],
                 "noise_scale": [_noise_at_end(spec, phase) for phase in plan.phases],
                 "gradient_noise_scale": [_plain(noise) for noise in noise],
+                "noise_scale_deviation": [_rounded(value) for value in deviations(spec, first)],
+                "notes": notes(spec, first),
                 "difference": _plain(compared[label]) if label in compared else None,
                 "updates_to_target": None if target is None else _plain(_updates_to(target, pairs, label)),
             }
@@ -138,8 +143,12 @@ def _updates_to(target: float, pairs: Sequence[tuple[RunSpec, RunRecord]], label
     return median_to_target([to_target(run.rows, target, "updates", run.status == "diverged") for run in ended])
 
 
-def _noise_at_end(spec: RunSpec, phase: Phase) -> float:
-    return round(noise_scale(*spec.policy(math.nextafter(phase.epoch_end, 0)), spec.train_examples), 6)
+def _noise_at_end(spec: RunSpec, phase: Phase) -> float | None:
+    return _rounded(spec.noise_scale(spec.policy(math.nextafter(phase.epoch_end, 0))))
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 6)
 
 
 def _finished(pairs: Sequence[tuple[RunSpec, RunRecord]], label: str) -> list[RunRecord]:
@@ -200,13 +209,16 @@ def markdown(document: dict[str, Any]) -> str:
         accuracy, loss = (_text(policy[name], digits) for name, digits in (("test_accuracy", 2), ("train_loss", 3)))
         unfinished = "".join(f", {count} {name}" for name, count in policy["not_finished"].items())
         lines.append(_line(policy["label"], f"{policy['updates']}", f"{policy['runs']}{unfinished}", accuracy, loss))
+    told = [f"- {_escaped(each['label'] + ': ' + note)}." for each in document["policies"] for note in each["notes"]]
+    lines += ["", *told] if told else []
     if document["noise_measured"]:
         lines += ["", *_table("policy", "epochs", "noise scale, planned", "gradient noise scale, examples")]
         for policy in document["policies"]:
-            for (first, last), planned, measured in zip(
+            for (first, last), scale, measured in zip(
                 policy["phases"], policy["noise_scale"], policy["gradient_noise_scale"], strict=True
             ):
-                lines.append(_line(policy["label"], f"{first:g} to {last:g}", f"{planned:.3g}", noise_text(measured)))
+                planned = "-" if scale is None else f"{scale:.3g}"
+                lines.append(_line(policy["label"], f"{first:g} to {last:g}", planned, noise_text(measured)))
     compared = [policy["difference"] for policy in document["policies"] if policy["difference"]]
     if compared:
         margin = f", margin {document['margin']:g} %" if document["margin"] else ""

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from lrbs_core.noise import noise_scale
 from lrbs_core.planning import Partial, Plan, Update, make_plan, walk
-from lrbs_core.policies import Policy, whole
+from lrbs_core.policies import Policy, Setting, whole
 from lrbs_core.schedules import exactly, extreme
 from lrbs_core.schedules.base import listed
 
@@ -35,6 +36,10 @@ MICRO_BATCH = {"cpu": 128, "cuda": 2048}
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 
 Optimizer = Literal["sgd", "nesterov", "lars", "adam", "adamw", "rmsprop", "adagrad", "adadelta"]
+# Those whose update the noise scale lr (N/B - 1)/(1 - m) is of; the others divide by the size of the gradient.
+OF_SGD = ("sgd", "nesterov")
+# Those whose momentum is that of a mean of gradients, with weights that add up to 1; the others' velocity is a sum.
+AVERAGING = ("adam", "adamw")
 Augmentation = Literal["none", "flip", "flip_crop", "resized_crop"]
 Normalization = Literal["channel", "mean_image", "imagenet"]
 
@@ -191,6 +196,14 @@ class RunSpec:
             raise ValueError(f"decay_batch_norm must be True or False, but got {self.decay_batch_norm!r}")
         if self.optimizer in ("adagrad", "adadelta") and extreme(self.policy.momentum, self.epochs, True) != 0:
             raise ValueError(f"{self.optimizer} has no momentum, so that the policy's must be 0")
+        before = self.policy.traded_momentum
+        if self.optimizer in AVERAGING and before is not None:
+            raise ValueError(
+                f"{self.optimizer} must not have raise_momentum or lower_momentum, as its update is a normalised mean "
+                "of gradients: 1/(1 - beta1) does not enlarge it, "
+                f"but got {self.policy.momentum(0.0):g} for {before:g}: "
+                "make the policy with the momentum wanted, and trade lr and batch size alone"
+            )
 
     def _check_images(self) -> None:
         if (self.augmentation == "resized_crop") != self.streamed:
@@ -266,8 +279,21 @@ class RunSpec:
         return walk(self.policy, self.train_examples, self.epochs, self.partial)
 
     def plan(self) -> Plan:
-        """What this run costs (`planning.make_plan`)."""
-        return make_plan(self.policy, self.train_examples, self.epochs, self.partial)
+        """What this run costs (`planning.make_plan`), its noise scale NaN unless it `has_noise_scale`."""
+        plan = make_plan(self.policy, self.train_examples, self.epochs, self.partial)
+        if self.has_noise_scale:
+            return plan
+        phases = tuple(dataclasses.replace(phase, noise_scale=math.nan) for phase in plan.phases)
+        return dataclasses.replace(plan, phases=phases)
+
+    @property
+    def has_noise_scale(self) -> bool:
+        """Whether g = lr (N/B - 1)/(1 - m) is of this run's optimizer: of SGD with Nesterov's momentum or without."""
+        return self.optimizer in OF_SGD
+
+    def noise_scale(self, setting: Setting) -> float:
+        """g of a setting of this run (`noise.noise_scale`); NaN unless it `has_noise_scale`."""
+        return noise_scale(*setting, self.train_examples) if self.has_noise_scale else math.nan
 
     def shortened(self, factor: float) -> RunSpec:
         """The same run in `factor` times the epochs, every breakpoint of the policy moved with it."""

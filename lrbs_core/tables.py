@@ -14,13 +14,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lrbs_core.noise import measured_ends, noise_scale
+from lrbs_core.noise import measured_ends
 from lrbs_core.planning import micro_batch_limit, micro_batches
 from lrbs_core.policies import Policy
 from lrbs_core.range_test import Bounds, bounds_of
 from lrbs_core.schedules import Linear, Triangular, schedule_from_dict
 from lrbs_core.specs import MICRO_BATCH, RunSpec
 from lrbs_core.sweeping import Sweep
+from lrbs_core.twins import deviations, notes
 from lrbs_core.validation import JUDGED, judged_on
 
 if TYPE_CHECKING:
@@ -39,8 +40,14 @@ WIDEST = 1000
 
 
 def plan_document(sweep: Sweep) -> dict[str, Any]:
-    """`lrbs plan --json`. The plan of a label is worked out once for all its seeds."""
+    """`lrbs plan --json`. The plan of a label is worked out once for all its seeds.
+
+    `noise_scale_deviation` of a phase: the noise scale over that of the first policy, less 1, where the two are twins.
+    """
     plans = {spec.label: spec.plan() for spec in _policies(sweep)}
+    baseline = sweep.runs[0]
+    off = {spec.label: deviations(spec, baseline) for spec in _policies(sweep)}
+    told = {spec.label: notes(spec, baseline) for spec in _policies(sweep)}
     runs = [
         {
             "label": spec.label,
@@ -50,16 +57,20 @@ def plan_document(sweep: Sweep) -> dict[str, Any]:
             "updates": plans[spec.label].updates,
             "peak_batch_size": plans[spec.label].peak_batch_size,
             "phases": [
-                {name: _tidy(value) for name, value in dataclasses.asdict(phase).items()}
-                for phase in plans[spec.label].phases
+                {
+                    name: _tidy(value)
+                    for name, value in (dataclasses.asdict(phase) | {"noise_scale_deviation": deviation}).items()
+                }
+                for phase, deviation in zip(plans[spec.label].phases, off[spec.label], strict=True)
             ],
+            "notes": told[spec.label],
         }
         for spec in sweep.runs
     ]
-    first = sweep.runs[0]
     return {
-        "sweep": sweep.name, "examples": first.train_examples, "validation_examples": first.validation_examples,
-        "runs": runs, "claims": _planned_claims(sweep),
+        "sweep": sweep.name, "examples": baseline.train_examples,
+        "validation_examples": baseline.validation_examples, "baseline": baseline.label, "runs": runs,
+        "claims": _planned_claims(sweep),
     }  # fmt: skip
 
 
@@ -82,8 +93,11 @@ def _planned_claims(sweep: Sweep) -> list[dict[str, Any]]:
     return lines
 
 
-def _tidy(value: float) -> float:
-    return float(f"{value:.12g}") if isinstance(value, float) else value
+def _tidy(value: Any) -> Any:
+    """12 digits of a float; JSON knows no NaN: a number that is missing is null."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else float(f"{value:.12g}")
+    return value
 
 
 def _policies(sweep: Sweep) -> list[RunSpec]:
@@ -130,10 +144,12 @@ def print_plan(sweep: Sweep, speeds: dict[str, float], micro_batch: int | None) 
                 _span(phase.lr, last.lr, ".4g"),
                 _span(phase.batch_size, last.batch_size, ","),
                 _span(phase.momentum, last.momentum, "g"),
-                _span(phase.noise_scale, noise_scale(*last, spec.train_examples), ".4g"),
+                _span(phase.noise_scale, spec.noise_scale(last), ".4g") if spec.has_noise_scale else "-",
                 f"{phase.updates:,}",
             )
         console.print(table)
+        for note in notes(spec, first):
+            console.print(escape(note), soft_wrap=True)
     if not all(spec.model in speeds for spec in sweep.runs):
         console.print(
             "\nFor hours: --examples-per-second, or run a small version with this model first (its speed is in --out)."
@@ -189,7 +205,8 @@ def print_overview(document: dict[str, Any]) -> None:
             *([_interval(policy["validation_accuracy"], 2)] if validated else []),
             _interval(policy["train_seconds"], 1),
             " → ".join(
-                f"{value:.3g}" for value in dict.fromkeys([*policy["noise_scale"][:1], *policy["noise_scale"][-1:]])
+                "-" if value is None else f"{value:.3g}"
+                for value in dict.fromkeys([*policy["noise_scale"][:1], *policy["noise_scale"][-1:]])
             ),
             *([" → ".join(measured_ends(policy))] if noise_measured else []),
         )
@@ -208,6 +225,9 @@ def print_overview(document: dict[str, Any]) -> None:
             else ""
         )
     )
+    for policy in document["policies"]:
+        for note in policy["notes"]:
+            console.print(escape(f"{policy['label']}: {note}"), soft_wrap=True)
     if document["mixed_precision"]:
         console.print(escape(document["mixed_precision"]), soft_wrap=True)
     _print_comparisons(console, document)

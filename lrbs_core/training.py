@@ -20,7 +20,6 @@ from lrbs_core.data import Dataset, Stream, load
 from lrbs_core.devices import device_of, require_device_name
 from lrbs_core.draws import APART, use_draws
 from lrbs_core.journal import MEASURED, NOISE_SUMS, VALIDATED, Row, Status, write_whole
-from lrbs_core.noise import noise_scale
 from lrbs_core.noise_meter import UNIT, NoiseMeter, held_parts
 from lrbs_core.planning import Update, micro_batch_limit, micro_batches
 from lrbs_core.schedules import exactly
@@ -273,7 +272,7 @@ class _Run:
             "examples": self.examples,
             "train_seconds": self.seconds,
             **update.setting._asdict(),
-            "noise_scale": noise_scale(*update.setting, spec.train_examples),
+            "noise_scale": spec.noise_scale(update.setting),
             "train_loss": loss / seen,
             "train_accuracy": 100 * correct / seen,
             "test_loss": test_loss,

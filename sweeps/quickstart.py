@@ -1,4 +1,4 @@
-"""Four policies of equal noise scale on the digits: a laptop's view of Smith et al. 2018.
+"""Four policies of equal lr/(B (1 - m)) on the digits: a laptop's view of Smith et al. 2018.
 
     lrbs run sweeps/quickstart.py        (or: python sweeps/quickstart.py)
     lrbs search sweeps/quickstart.py     cycles with a growing batch, of which the best are sought

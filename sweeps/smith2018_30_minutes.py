@@ -4,7 +4,7 @@
 
 Goyal et al.'s settings (see goyal2017_batch_sizes.py), at four batch sizes. '8192 then 16384' is Goyal's policy at
 8192 with the first decay traded for growth, up to 16384, and lr taking the rest; that lr falls by 5 there, not by 10,
-follows from equal noise scale and is not stated. Expected: 75.7, 76.1, 75.0 and 65.4 %, on 64 TPUv2 devices in 29.8,
+follows from equal lr/(B (1 - m)) and is not stated. Expected: 75.7, 76.1, 75.0 and 65.4 %, on 64 TPUv2 devices in 29.8,
 under 30, 22.3 and 17.5 minutes; times depend on the machine and are no claims here.
 
 Count convention: none is stated; partial batches are kept, so that every image is seen.

@@ -4,9 +4,10 @@
 
 Settings of section 5.1: SGD with momentum 0.9, lr 0.1, B 128, ghost batches of 128, three steps of factor 5 at epochs
 60, 120, 160 (read off Figure 1, as in WRN's own code). Not stated there and taken from WRN's code: weight decay 5e-4,
-flips and reflecting crops padded by 4. Expected: all three reach 94.2-94.5 % (read off Figure 3a, +-0.3) with one
-training loss (Figure 2; taken as within 0.01 nats. Its deviation between seeds is the larger of two in the .csv beside
-this file, at a loss of 0.75, where the paper's is far lower).
+flips and reflecting crops padded by 4. The trades keep lr/(B (1 - m)); the noise scale, with N/B - 1, ends 32 % lower
+at B 16000 (`grow_batch(exact=50_000)` would end at 12145). Expected: all three reach 94.2-94.5 % (read off Figure 3a,
++-0.3) with one training loss (Figure 2; taken as within 0.01 nats. Its deviation between seeds is the larger of two in
+the .csv beside this file, at a loss of 0.75, where the paper's is far lower).
 
 Count convention: the paper's curves end at 204.8 epochs = 80000 x 128 / 50000, and a stream that carries the last batch
 over the epoch's edge meets every count that it states (Figure 5: about 80000, about 29000, below 6500, below 2500).

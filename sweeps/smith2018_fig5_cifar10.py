@@ -1,11 +1,12 @@
-"""Figure 5 of Smith et al. 2018: four policies of equal noise scale in ever fewer updates, WRN-16-4 on CIFAR-10.
+"""Figure 5 of Smith et al. 2018: four policies of equal lr/(B (1 - m)), WRN-16-4 on CIFAR-10.
 
     lrbs run sweeps/smith2018_fig5_cifar10.py --gpus-per-run 1 --bf16
 
 Section 5.2: the batch is capped at 5120 where the lr starts higher; past the cap lr takes the rest, so (640, 0.5)
 becomes (3200, 0.5), (5120, 0.16), (5120, 0.032). 'Increasing batch size' is called the same as in Figure 1, growing
 to 16000, above that cap; its end point in the figure fits 16000, which is taken. Expected: 94.3, 94.4, 94.5 and 93.3
-% in 80000, 29000, below 6500 and below 2500 updates. Weight decay and augmentation: see smith2018_fig1_cifar10.py.
+% in 80000, 29000, below 6500 and below 2500 updates. The trades keep lr/(B (1 - m)); the noise scale with N/B - 1 is 10
+% lower at B 5120 and 32 % at 16000. Weight decay and augmentation: see smith2018_fig1_cifar10.py.
 
 Count convention: a stream that carries the last batch over the epoch's edge meets all four counts that are stated
 (80000, 28891, 6454, 2352); keeping the partial batch gives 78200, 29000, 6500, 2360 in 200 epochs and does not.

@@ -14,9 +14,11 @@ from lrbs_core.schedules import (
     Cosine,
     Exponential,
     ExpRange,
+    FromOdds,
     Growth,
     Hann,
     Linear,
+    Odds,
     Piecewise,
     Polynomial,
     Power,
@@ -79,10 +81,14 @@ CURVES = st.one_of(ANY, warmups(stages(ANY)), stages(warmups(ANY)))
 MADE |= {
     Warmup: warmups(CURVES),
     Stages: stages(FLAT) | stages(CURVES),
-    Product: st.builds(Product, CURVES, FLAT),
+    Product: st.builds(Product, CURVES, FLAT) | st.builds(Product, CURVES, CURVES),
     Power: st.builds(Power, CURVES, st.floats(0.25, 2)),
-    Growth: st.builds(Growth, CURVES, FLAT, st.none() | EPOCHS, st.none() | st.floats(0.05, 10)),
+    Growth: st.builds(Growth, CURVES, FLAT | CURVES, st.none() | EPOCHS, st.none() | st.floats(0.05, 10)),
     Shrinkage: st.builds(Shrinkage, CURVES),
+    Odds: st.builds(
+        Odds, CURVES, st.floats(50, 1000)
+    ),  # of the factor 3 that a step may rise by, at most four in a row
+    FromOdds: st.builds(FromOdds, CURVES, st.floats(0.5, 1000)),
 }
 for kind, strategy in MADE.items():
     st.register_type_strategy(kind, strategy)

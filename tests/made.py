@@ -129,8 +129,11 @@ def journal_rows(root: Path) -> dict[str, list[Row]]:
     return {path.parent.name: Reader(path).poll().rows for path in root.rglob("journal.jsonl")}
 
 
-def unclocked(rows: Sequence[Row]) -> list[Row]:
-    return [{name: value for name, value in row.items() if name not in CLOCKED} for row in rows]
+def unclocked(rows: Sequence[Row]) -> list[dict[str, float | None]]:
+    """Rows without what a clock told; NaN, which equals nothing, is None."""
+    return [
+        {name: None if value != value else value for name, value in row.items() if name not in CLOCKED} for row in rows
+    ]
 
 
 def document(result: subprocess.CompletedProcess[str]) -> dict:

@@ -222,6 +222,19 @@ def test_plan_draws_what_its_python_makes(client):
     assert tables(shown)[0]["updates"].tolist() == [f"{number:,}" for number in updates]
 
 
+def test_plan_says_what_is_kept_and_can_keep_the_noise_scale_itself(client):
+    shown = page("plan")
+    {slider.label: slider for slider in shown.slider}["Scale lr and batch size by"].set_value(32)
+    shown.run()
+    assert any("below policy's" in caption.value for caption in shown.caption)
+    next(toggle for toggle in shown.toggle if "N/B" in toggle.label).set_value(True).run()
+    assert not shown.exception
+    assert not any("below policy's" in caption.value for caption in shown.caption)
+    names: dict = {}
+    exec(shown.code[0].value, names)
+    assert names["twin"] == names["policy"].scale(32, exact=50_000).grow_batch(max_batch_size=4096, exact=50_000)
+
+
 @pytest.mark.parametrize(
     "curve",
     [

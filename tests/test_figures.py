@@ -139,6 +139,13 @@ def test_measured_noise_is_the_ratio_of_the_sums_over_all_seeds():
     assert told["low"].isna().tolist() == [False, False, True, True]
 
 
+def test_a_measured_noise_scale_without_a_planned_one_has_a_panel_of_its_own():
+    for planned, panels in ((50.0, 2), (math.nan, 1)):
+        numbers = figures.noise_numbers([noisy("a", seed, [(100.0, 3.0)] * 3, planned) for seed in (0, 1)])
+        assert numbers["noise_scale"].isna().all() == (panels == 1)
+        assert len(figures.noise_chart(numbers).concat) == panels
+
+
 @pytest.mark.parametrize("measured", [None, (math.nan, math.nan)])
 def test_noise_that_was_never_measured_is_refused(measured):
     with pytest.raises(ValueError, match=r"^a figure of noise .*--measure-noise$"):

@@ -12,7 +12,7 @@ import lrbs_core
 GROUPS = {
     "pure": (
         "__init__ claims discovery journal noise planning policies preemption range_test schedules search_record"
-        " search_rungs spaces specs sweeping validation version",
+        " search_rungs spaces specs sweeping twins validation version",
         "altair mlflow optuna pandas ray rich scipy sklearn streamlit torch torchvision typer vl_convert",
     ),
     "torch": (

@@ -1,4 +1,7 @@
-"""Policies: every trade keeps lr/(B (1 - m)) at every epoch, and the papers' schedules come out of the trades."""
+"""Policies: every trade keeps lr/(B (1 - m)) at every epoch, and the papers' schedules come out of the trades.
+
+Trades that keep lr (N/B - 1)/(1 - m) itself: tests/test_policies_exact.py.
+"""
 
 import json
 import math
@@ -9,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lrbs_core.policies import Policy, one_cycle, whole
-from lrbs_core.schedules import Constant, Linear, Piecewise, Schedule, Steps, Triangular, Warmup, extreme
+from lrbs_core.schedules import Constant, Linear, Piecewise, Schedule, Stages, Steps, Triangular, Warmup, extreme
 
 BASELINE = Policy(lr=Steps(0.1, at=(60, 120, 160), factor=1 / 5), batch_size=128, momentum=0.9)
 BOOSTED = BASELINE.scale(5)
@@ -76,7 +79,7 @@ epochs = st.integers(0, 120).map(lambda n: n / 10) | st.floats(0, 12)
 fractions = st.floats(0, 1)
 
 
-def noise(policy, epoch):
+def kept(policy, epoch):
     return policy.lr(epoch) / (policy.batch_size(epoch) * (1 - policy.momentum(epoch)))
 
 
@@ -87,9 +90,9 @@ def highest_lr(policy, epoch):
 
 @pytest.mark.parametrize("trade", TRADES.values(), ids=list(TRADES))
 @given(policy=policies, x=fractions, epoch=epochs)
-def test_a_trade_keeps_the_noise_scale_at_every_epoch(trade, policy, x, epoch):
+def test_a_trade_keeps_lr_over_batch_and_1_less_momentum_at_every_epoch(trade, policy, x, epoch):
     traded = trade(policy, x)
-    assert noise(traded, epoch) == pytest.approx(noise(policy, epoch), rel=1e-9)
+    assert kept(traded, epoch) == pytest.approx(kept(policy, epoch), rel=1e-9)
     assert traded(epoch).lr == traded.lr(epoch)
     assert abs(traded(epoch).batch_size - traded.batch_size(epoch)) <= 0.5 + 1e-9
 
@@ -144,7 +147,7 @@ def test_the_inverse_of_a_trade_gives_the_policy_back(there_and_back, policy, x,
     assert back(epoch)[1:] == policy(epoch)[1:]
 
 
-@given(policy=policies, reference=st.integers(1, 1000), epoch=epochs)
+@given(policy=simple, reference=st.integers(1, 1000), epoch=epochs)
 def test_the_scaling_rules_are_a_power_of_the_batch_over_the_reference(policy, reference, epoch):
     ratio = policy.batch_size(epoch) / reference
     for scaled, factor in ((policy.linear_scaling(reference), ratio), (policy.sqrt_scaling(reference), ratio**0.5)):
@@ -153,11 +156,11 @@ def test_the_scaling_rules_are_a_power_of_the_batch_over_the_reference(policy, r
 
 
 def test_goyal_s_rule_by_its_own_numbers():
-    # 0.1 k for a batch of 256 k, section 5.1; where the batch grows, so does the rate.
+    # 0.1 k for a batch of 256 k, section 5.1; a batch that grows instead of a decay grows from there.
     assert Policy(0.1, 8192, 0.9).linear_scaling(256).lr == Constant(3.2)
-    growing = Policy(0.1, Piecewise((256, 1024), at=(30,)), 0.9)
-    assert growing.linear_scaling(256).lr == Piecewise((0.1, 0.4), at=(30,))
-    assert growing.sqrt_scaling(256).lr == Piecewise((0.1, 0.2), at=(30,))
+    assert Policy(0.1, Stages(((5, 4096), (5, 4096))), 0.9).sqrt_scaling(256).lr == Constant(0.4)
+    grown = BASELINE.linear_scaling(64).grow_batch()
+    assert (grown.lr, grown.batch_size) == (Constant(0.2), Piecewise((128, 640, 3200, 16_000), at=(60, 120, 160)))
 
 
 def test_one_cycle_rises_falls_and_ends_low_with_momentum_mirrored():
@@ -231,6 +234,8 @@ RISING = Policy(0.1, 128, Linear(0.5, 0.9, 5))
         (lambda: RISING.raise_momentum(0.95), "raise_momentum needs a constant momentum, but got Linear"),
         (lambda: RISING.lower_momentum(0.1), "lower_momentum needs a constant momentum, but got Linear"),
         (lambda: BASELINE.linear_scaling(0), "reference_batch >= 1 must hold, but got reference_batch=0"),
+        (lambda: BASELINE.grow_batch().linear_scaling(128), "linear_scaling needs a constant .* got Piecewise"),
+        (lambda: BASELINE.grow_batch().sqrt_scaling(128), "sqrt_scaling needs a constant .*: scale before growing the"),
         (lambda: one_cycle(0.1, 1, 50, 100, 0.01, 128, (0.9, 0.8)), "2 stepsize < epochs .* stepsize=50, epochs=100"),
         (lambda: one_cycle(0.1, 1, 5, 100, 0.01, 128, (0.8, 0.9)), r"momentum\[1\] must hold.*\(0.8, 0.9\)"),
         (lambda: Policy.from_dict({"lr": 0.1}), "fields lr, batch_size, momentum, but got {'lr': 0.1}"),

@@ -3,14 +3,16 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from made import made_noise, made_row, made_spec
 from scipy import stats
 
-from lrbs_core import Claim, Policy, Steps, Triangular, noise_scale
+from lrbs_core import Claim, Policy, Steps, Triangular, figures, noise_scale
 from lrbs_core.html import html
 from lrbs_core.power import claim_power, pairs_for_power, upper_deviation
 from lrbs_core.report import PAGE, advice, markdown, overview, range_markdown, write_section
+from lrbs_core.results import run_table
 from lrbs_core.store import Record
 from lrbs_core.sweeping import Sweep, override
 from lrbs_core.tables import print_overview
@@ -49,6 +51,54 @@ def test_the_document_is_the_designs_contract():
     # The noise scale at the end of each phase, by the formula.
     assert first["noise_scale"] == pytest.approx([noise_scale(lr, 16, 0.9, 1437) for lr in (0.1, 0.02, 0.004)])
     assert second["noise_scale"] == pytest.approx([noise_scale(0.1, size, 0.9, 1437) for size in (16, 80, 400)])
+
+
+def test_how_far_the_noise_scales_of_twins_are_apart_is_told_in_every_form(capsys):
+    sweep = made_sweep()
+    document = overview(sweep, records(sweep))
+    # Batches of 80 and 400 for 16 of 1437: (1 - B/N)/(1 - 16/N) - 1.
+    off = [(1437 - size) / (1437 - 16) - 1 for size in (16, 80, 400)]
+    assert [policy["noise_scale_deviation"] for policy in document["policies"]] == [
+        [0, 0, 0],
+        pytest.approx(off, abs=1e-6),
+    ]
+    told = ["noise scale 4.5 % below decaying's from epoch 1, 27 % from epoch 2", "from epoch 2 above N/10 = 144"]
+    assert document["policies"][0]["notes"] == []
+    print_overview(document)
+    shown = capsys.readouterr().out
+    page = markdown(document)
+    for text in told:
+        assert any(text in note for note in document["policies"][1]["notes"])
+        assert f"growing: {text}" in shown or text in shown
+        assert text in page
+    assert "27 %" in html(sweep, records(sweep), document, "")
+    # Beside the larger batch the noise of the smaller is the larger.
+    (note,) = overview(sweep, records(sweep), baseline="growing")["policies"][0]["notes"]
+    assert "noise scale 4.7 % above growing's from epoch 1, 37 % from epoch 2" in note
+
+
+def test_an_optimizer_without_a_noise_scale_has_none_in_any_form(capsys, tmp_path):
+    sweep = made_sweep()
+    sweep = dataclasses.replace(sweep, runs=tuple(dataclasses.replace(run, optimizer="adam") for run in sweep.runs))
+    pairs = [
+        (spec, record._replace(rows=[row | {"noise_scale": float("nan")} for row in record.rows]))
+        for spec, record in records(sweep)
+    ]
+    document = json.loads(json.dumps(overview(sweep, pairs), allow_nan=False))
+    for policy in document["policies"]:
+        assert set(policy["noise_scale"]) == set(policy["noise_scale_deviation"]) == {None}
+        assert any("adam divides by the size of the gradient" in note for note in policy["notes"])
+    print_overview(document)
+    assert "no noise scale" in capsys.readouterr().out
+    page = html(sweep, pairs, document, "")
+    assert "no noise scale" in page
+    assert not re.search(r"\bnan\b", re.sub(r'base64,[^"]*', "", page), re.IGNORECASE)
+    table = run_table(pairs)
+    table.to_csv(tmp_path / "runs.csv", index=False)
+    assert pd.read_csv(tmp_path / "runs.csv")["noise_scale"].isna().all()
+    for numbers in (figures.settings_numbers(sweep.runs), figures.settings_numbers(made_sweep().runs)):
+        shown = json.loads(figures.settings_chart(numbers).to_json())["concat"]
+        assert len(shown) == (4 if numbers["noise_scale"].notna().any() else 3)
 
 
 @pytest.mark.parametrize(

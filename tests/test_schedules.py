@@ -72,6 +72,17 @@ def test_warmup_linear_is_the_summary_s_formula_jump_and_all():
         assert s.warmup_linear(0.1, 90)(epoch) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
+def test_warmup_polynomial_goes_up_to_the_stated_rate_and_then_is_lars_formula():
+    # You et al., Table 4, 32k: lr 40, warm-up 12, lr_0 (1 - t/T)^2, as an update of their code has it.
+    schedule = s.warmup_polynomial(40, warmup=12, epochs=90, power=2)
+    for epoch in (tenth / 10 for tenth in range(900)):
+        expected = 40 * epoch / 12 if epoch < 12 else 40 * (1 - epoch / 90) ** 2
+        assert schedule(epoch) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert s.extreme(schedule, 90, highest=True) == pytest.approx(40, rel=1e-12)
+    assert s.extreme(s.Warmup(0, 12, s.Polynomial(40, 0, 90, 2)), 90, highest=True) == pytest.approx(30.04, abs=5e-3)
+    assert s.warmup_polynomial(4, warmup=0, epochs=90, power=2) == s.Polynomial(4, 0, 90, 2)
+
+
 STEPS = s.Steps(8, at=(2, 4), factor=0.5)
 STAGES = s.Stages(((0.9, 1), (5, s.Steps(4, at=(0.3,), factor=0.5)), (1, s.Linear(0, 1, 1))))
 DIPS = s.Piecewise((4, 8, 2, 4), at=(1, 2, 3))
@@ -114,6 +125,7 @@ def test_both_sides_of_a_boundary(schedule, epoch, before, at):
         (STEPS, (2, 4)),
         (s.Growth(STEPS, 10, until=7), (2, 4, 7)),
         (s.Triangular(1, 3, 3.5), (3.5, 7)),
+        (s.Stages(((6.4, 1), (1, s.Triangular(1, 3, 0.2)))), (6.4, 6.6, 6.8, 7)),  # in floats 3 * 0.2 > 0.6
         (s.Warmup(1, 3, then=STEPS), (3, 4)),
         (STAGES, (0.9, 1.2, 5.9, 6.9)),
         (s.Growth(STEPS, s.Piecewise((1, 2), at=(5,)), until=3), (2, 3)),
@@ -126,6 +138,20 @@ def test_both_sides_of_a_boundary(schedule, epoch, before, at):
 )
 def test_edges_of_known_curves(schedule, edges):
     assert schedule.edges(7) == pytest.approx(edges, rel=1e-12)
+
+
+@pytest.mark.parametrize("stepsize", [0.1, 0.2, 0.3, 0.7, 1.1])
+@pytest.mark.parametrize(
+    "kind",
+    [s.Triangular, s.Triangular2, s.Welch, s.Hann, lambda *bounds: s.ExpRange(*bounds, 0.99, "amplitude")],
+    ids=["Triangular", "Triangular2", "Welch", "Hann", "ExpRange"],
+)
+def test_a_cycle_has_its_edges_where_one_would_write_them(kind, stepsize):
+    for count in range(1, 60):
+        end = round(count * stepsize, 1)
+        assert set(kind(1, 2, stepsize).edges(end)) >= {round(k * stepsize, 1) for k in range(1, count + 1)}
+        late = s.Stages(((0.4, 1), (1, kind(1, 2, stepsize))))
+        assert late.edges(round(0.4 + end, 1))[-1] == round(0.4 + end, 1)
 
 
 growths = st.from_type(s.Growth)
@@ -226,6 +252,9 @@ def test_whole_numbers_and_lists_make_the_same_value():
         ("Stages(((float('inf'), 1), (1, 1)))", "epochs > 0, schedule.* got stage=.inf, 1.0."),
         ("Stages((1, 2))", "epochs > 0, schedule.* got stage=1.0"),
         ("warmup_linear(0.1, 5)", "epochs > 5 must hold, but got epochs=5"),
+        ("warmup_polynomial(0.1, 90, 90, 2)", "0 <= warmup < epochs must hold, but got warmup=90, epochs=90"),
+        ("Odds(10, 10)(0)", "batch_size < 10 .* must hold where a trade is exact, but got batch_size=10 at epoch 0"),
+        ("FromOdds(1, 0)", "examples > 0 must hold, but got examples=0.0"),
         ("Growth(1, 1, until=0)", "until > 0 .* got until=0.0"),
         ("Growth(1, 1, max_batch_size='x')", "max_batch_size > 0 .* got max_batch_size='x'"),
         ("Growth(Linear(1, 0, 4), 10)(4)", "lr > 0 .* got lr=0 at epoch 4: give max_batch_size"),

@@ -125,6 +125,23 @@ def test_regime_adaptation_makes_as_many_updates_as_the_small_batch():
     assert updates["+ regime adaptation"] == updates["small batch"] == 200 * 50_000 / 128
 
 
+@pytest.mark.parametrize("table", ["table1_alexnet", "table3_alexnet", "table4_resnet50"])
+def test_you_s_rates_are_the_peaks_of_their_warm_ups(table):
+    # As printed: Table 1's are in the labels; Tables 3 and 4 by batch size.
+    tables = {
+        "table3_alexnet": {"alexnet": [2, 10, 10, 14, 14], "alexnet_bn": [2, 10, 14, 23, 22]},
+        "table4_resnet50": {"imagenet_resnet50": [4, 9, 30, 33, 40]},
+    }
+    specs = {spec.label: spec for spec in sweeping.load(ROOT / "sweeps" / f"you2017_{table}.py").runs}
+    peaks = [max(spec.policy.lr(epoch / 1000) for epoch in range(20_000)) for spec in specs.values()]
+    stated = (
+        [float(label.partition("lr ")[2]) for label in specs]
+        if table == "table1_alexnet"
+        else [rate for rates in tables[table].values() for rate in rates]
+    )
+    assert peaks == pytest.approx(stated, rel=1e-3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", list(networks()))
 def test_every_network_makes_two_updates_on_made_data(spec, tmp_path):

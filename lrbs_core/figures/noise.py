@@ -63,4 +63,6 @@ def noise_chart(numbers: pd.DataFrame, policies: Sequence[str] | None = None) ->
         + points.encode(x=x, y=measured, color=look.colour)
         + arrows.encode(x=x, y=low, color=look.colour)
     )
-    return beside([look.panel(line.encode(y=planned)), look.panel(below)], columns=1)
+    panels = [look.panel(line.encode(y=planned)), look.panel(below)]
+    # Optimizers other than SGD have no planned one.
+    return beside(panels if drawn["noise_scale"].notna().any() else panels[1:], columns=1)

@@ -14,22 +14,23 @@ import reprlib
 from typing import Any
 
 from lrbs_core.schedules.base import Constant, Schedule, as_schedule, exactly, listed
-from lrbs_core.schedules.combined import Power, Product, Stages, Warmup, warmup_linear
+from lrbs_core.schedules.combined import Power, Product, Stages, Warmup, warmup_linear, warmup_polynomial
 from lrbs_core.schedules.curves import Cosine, Exponential, Linear, Piecewise, Polynomial, Steps
 from lrbs_core.schedules.cyclical import ExpRange, Hann, Triangular, Triangular2, Welch, cycle_ends
-from lrbs_core.schedules.growth import Growth, Shrinkage, concrete, extreme
+from lrbs_core.schedules.growth import FromOdds, Growth, Odds, Shrinkage, concrete, extreme
 
 __all__ = [
-    "KINDS", "Constant", "Cosine", "ExpRange", "Exponential", "Growth", "Hann", "Linear", "Piecewise", "Polynomial",
-    "Power", "Product", "Schedule", "Shrinkage", "Stages", "Steps", "Triangular", "Triangular2", "Warmup", "Welch",
-    "as_schedule", "concrete", "cycle_ends", "exactly", "extreme", "schedule_from_dict", "warmup_linear",
+    "KINDS", "Constant", "Cosine", "ExpRange", "Exponential", "FromOdds", "Growth", "Hann", "Linear", "Odds",
+    "Piecewise", "Polynomial", "Power", "Product", "Schedule", "Shrinkage", "Stages", "Steps", "Triangular",
+    "Triangular2", "Warmup", "Welch", "as_schedule", "concrete", "cycle_ends", "exactly", "extreme",
+    "schedule_from_dict", "warmup_linear", "warmup_polynomial",
 ]  # fmt: skip
 
 KINDS: dict[str, type[Schedule]] = {
     kind.__name__: kind
     for kind in (
         Constant, Piecewise, Steps, Polynomial, Linear, Cosine, Exponential, Triangular, Triangular2, ExpRange,
-        Welch, Hann, Warmup, Stages, Product, Power, Growth, Shrinkage,
+        Welch, Hann, Warmup, Stages, Product, Power, Growth, Shrinkage, Odds, FromOdds,
     )
 }  # fmt: skip
 

@@ -6,14 +6,17 @@ import math
 from dataclasses import dataclass, field
 
 from lrbs_core.schedules.base import EPOCHS, LEVEL, Constant, Schedule, as_schedule, decimal, exactly, require, up_to
-from lrbs_core.schedules.curves import Linear
+from lrbs_core.schedules.curves import Linear, Polynomial
+from lrbs_core.schedules.turning import Turning
 
 
 @dataclass(frozen=True)
 class Warmup(Schedule):
     """A line from `start` to then(epochs), reached at `epochs`; from there on, `then` on the same epoch axis.
 
-    Gradual warm-up (Goyal et al., arXiv 1706.02677, section 2.2): breakpoints of `then` count from epoch 0.
+    Gradual warm-up (Goyal et al., arXiv 1706.02677, section 2.2): breakpoints of `then` count from epoch 0. Its peak is
+    then(epochs), which is below what `then` starts from if that falls from epoch 0 on: Warmup(0, 12, Polynomial(40, 0,
+    90, 2)) peaks at 30. To warm up to 40 take `warmup_polynomial`, or `Stages`, whose parts count from their own start.
 
     >>> from lrbs_core.schedules import Steps
     >>> warm = Warmup(0.1, epochs=5, then=Steps(3.2, at=(30,), factor=0.1))
@@ -100,11 +103,15 @@ def _reached(start: float, edge: float) -> float:
 
 
 @dataclass(frozen=True)
-class Product(Schedule):
+class Product(Turning):
     """The product of two schedules: what a trade between lr and batch size makes of a curve that is not flat.
+
+    Where one rises while the other falls it may turn, which is an edge of it.
 
     >>> Product(Constant(128), Constant(5))(0)
     640.0
+    >>> [round(edge, 6) for edge in Product(Linear(0, 1, 10), Linear(1, 0, 10)).edges(10)]
+    [5.0, 10.0]
     """
 
     left: Schedule
@@ -113,8 +120,14 @@ class Product(Schedule):
     def __call__(self, epoch: float) -> float:
         return self.left(epoch) * self.right(epoch)
 
-    def edges(self, end: float) -> tuple[float, ...]:
+    def corners(self, end: float) -> tuple[float, ...]:
         return tuple(sorted({*self.left.edges(end), *self.right.edges(end)}))
+
+    def one_way(self, start: float, last: float) -> bool:
+        if self.left.flat or self.right.flat:
+            return True
+        (left, left_last), (right, right_last) = ((part(start), part(last)) for part in (self.left, self.right))
+        return min(left, left_last, right, right_last) >= 0 and (left_last - left) * (right_last - right) >= 0
 
     @property
     def flat(self) -> bool:
@@ -153,7 +166,7 @@ def warmup_linear(base: float, epochs: float) -> Schedule:
     """base/5 (epoch/5) up to epoch 5, then base (1 - epoch/epochs): it jumps at epoch 5.
 
     As a popular summary of LARS (You et al., arXiv 1708.03888) states its schedule, with base 0.1 and 90 epochs; the
-    paper itself has a warm-up and then a polynomial. Raises ValueError unless epochs > 5.
+    paper itself has `warmup_polynomial`. Raises ValueError unless epochs > 5.
 
     >>> schedule = warmup_linear(0.1, epochs=90)
     >>> [round(schedule(epoch), 5) for epoch in (0, 4.999999, 5, 90)]
@@ -162,3 +175,22 @@ def warmup_linear(base: float, epochs: float) -> Schedule:
     require(epochs > 5, "epochs > 5", epochs=epochs)
     rest = epochs - 5
     return Stages(((5, Linear(0.0, base / 5, epochs=5)), (rest, Linear(base * rest / epochs, 0.0, epochs=rest))))
+
+
+def warmup_polynomial(base: float, warmup: float, epochs: float, power: float) -> Schedule:
+    """A line from 0 to base over `warmup` epochs, then base (1 - epoch/epochs)^power, counted from epoch 0.
+
+    The schedule of LARS (You et al., arXiv 1708.03888), power 2, as its authors' code has it (NVIDIA's Caffe,
+    sgd_solver.cpp: `rampup_interval` goes up to `base_lr`, and "poly" counts all iterations): it peaks at base, and
+    drops by (1 - warmup/epochs)^power where the warm-up ends. Raises ValueError unless 0 <= warmup < epochs.
+
+    >>> schedule = warmup_polynomial(40, warmup=12, epochs=90, power=2)
+    >>> [round(schedule(epoch), 2) for epoch in (0, 6, 11.9999, 12, 90)]
+    [0.0, 20.0, 40.0, 30.04, 0.0]
+    """
+    require(0 <= warmup < epochs, "0 <= warmup < epochs", warmup=warmup, epochs=epochs)
+    if warmup == 0:
+        return Polynomial(base, 0.0, epochs, power)
+    rest = epochs - warmup
+    falling = Polynomial(base * (rest / epochs) ** power, 0.0, rest, power)
+    return Stages(((warmup, Linear(0.0, base, warmup)), (rest, falling)))

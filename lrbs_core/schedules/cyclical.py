@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lrbs_core.schedules.base import EPOCHS, LEVEL, RATE, Schedule, require, tidy, up_to
+from lrbs_core.schedules.base import EPOCHS, LEVEL, RATE, Schedule, decimal, require, tidy, up_to
 
 # Every one is an edge of the curve that is looked at.
 MOST_RISES = 100_000
@@ -42,7 +42,9 @@ class Triangular(Schedule):
     def edges(self, end: float) -> tuple[float, ...]:
         rule = f"at most {MOST_RISES:,} stepsizes"
         require(end / self.stepsize < MOST_RISES + 1, rule, stepsize=self.stepsize, epochs=end)
-        return up_to((k * self.stepsize for k in range(1, math.floor(end / self.stepsize) + 2)), end)
+        # In decimals: in floats 3 * 0.1 > 0.3.
+        stepsize = decimal(self.stepsize)
+        return up_to((float(k * stepsize) for k in range(1, math.floor(end / self.stepsize) + 2)), end)
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,9 @@ class ExpRange(Triangular):
             return corners
         lift = self.low * self.stepsize / (self.high - self.low) if self.shrink == "both" else 0.0
         turn = -1 / math.log(self.gamma) - lift
-        turns = (2 * k * self.stepsize + turn for k in range(len(corners) // 2 + 1)) if 0 < turn < self.stepsize else ()
+        if not 0 < turn < self.stepsize:
+            return corners
+        turns = (start + turn for start in (0.0, *corners[1::2]))
         return tuple(sorted({*corners, *up_to(turns, end)}))
 
 

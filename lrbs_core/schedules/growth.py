@@ -9,16 +9,17 @@ from functools import lru_cache
 from lrbs_core.schedules.base import Constant, Schedule, exactly, require, tidy
 from lrbs_core.schedules.combined import Product
 from lrbs_core.schedules.curves import Piecewise
+from lrbs_core.schedules.turning import Turning
 
 
 @dataclass(frozen=True)
-class Growth(Schedule):
+class Growth(Turning):
     """Highest lr so far / lr now: by how much the batch must grow for the lr to stay at its highest.
 
     growth(epoch) = min(sup of lr over [0, epoch] / lr(epoch), max_batch_size / batch_size(epoch)). From `until` on it
-    stays what it was just before, still under the maximum. Multiplying lr and batch size by it leaves lr/B, and so the
-    noise scale, where it was (Smith et al., arXiv 1711.00489, section 3). Raises ValueError where lr falls to 0 and no
-    maximum is given.
+    stays what it was just before, still under the maximum. Multiplying lr and batch size by it leaves lr/B where it was
+    (Smith et al., arXiv 1711.00489, section 3); with `Odds` for the batch size, lr (N/B - 1). Raises ValueError where
+    lr falls to 0 and no maximum is given.
 
     >>> from lrbs_core.schedules import Steps
     >>> [round(Growth(Steps(0.1, at=(60, 120), factor=1/5), Constant(128))(epoch)) for epoch in (0, 60, 120)]
@@ -50,10 +51,14 @@ class Growth(Schedule):
             )
         return growth
 
-    def edges(self, end: float) -> tuple[float, ...]:
+    def corners(self, end: float) -> tuple[float, ...]:
         last = end if self.until is None else min(end, self.until)
         edges = {*self.lr.edges(last), *(self.batch_size.edges(end) if self.max_batch_size is not None else ())}
         return tuple(sorted(edges | ({self.until} if self.until is not None and self.until <= end else set())))
+
+    def one_way(self, start: float, last: float) -> bool:
+        # Between corners the lr's part goes one way, and so does the maximum over the batch: their least may turn.
+        return self.max_batch_size is None or self.lr.flat or self.batch_size.flat
 
     @property
     def flat(self) -> bool:
@@ -87,6 +92,72 @@ class Shrinkage(Schedule):
     @property
     def flat(self) -> bool:
         return self.batch_size.flat
+
+    def scaled(self, factor: float) -> Schedule:
+        return Product(self, Constant(factor))
+
+
+@dataclass(frozen=True)
+class Odds(Schedule):
+    """B/(N - B) of a batch of B out of N examples: 1/(N/B - 1), to which SGD's noise scale is inversely proportional.
+
+    A trade that keeps lr over the odds keeps g = lr (N/B - 1)/(1 - m) itself, not only lr/(B (1 - m)). Raises
+    ValueError where the batch is not below N.
+
+    >>> Odds(Constant(100), examples=500)(0)
+    0.25
+    """
+
+    batch_size: Schedule
+    examples: float
+
+    def _check(self) -> None:
+        require(self.examples > 0, "examples > 0", examples=self.examples)
+
+    def __call__(self, epoch: float) -> float:
+        batch_size = self.batch_size(epoch)
+        if not batch_size < self.examples:
+            raise ValueError(
+                f"batch_size < {self.examples:g} (the training examples) must hold where a trade is exact, "
+                f"but got batch_size={batch_size:g} at epoch {epoch:g}"
+            )
+        return batch_size / (self.examples - batch_size)
+
+    def edges(self, end: float) -> tuple[float, ...]:
+        return self.batch_size.edges(end)
+
+    @property
+    def flat(self) -> bool:
+        return self.batch_size.flat
+
+    def scaled(self, factor: float) -> Schedule:
+        return Product(self, Constant(factor))
+
+
+@dataclass(frozen=True)
+class FromOdds(Schedule):
+    """The inverse of `Odds`: B = N/(1 + 1/odds).
+
+    >>> FromOdds(Constant(0.25), examples=500)(0)
+    100.0
+    """
+
+    odds: Schedule
+    examples: float
+
+    def _check(self) -> None:
+        require(self.examples > 0, "examples > 0", examples=self.examples)
+
+    def __call__(self, epoch: float) -> float:
+        odds = self.odds(epoch)
+        return self.examples / (1 + 1 / odds) if odds else 0.0
+
+    def edges(self, end: float) -> tuple[float, ...]:
+        return self.odds.edges(end)
+
+    @property
+    def flat(self) -> bool:
+        return self.odds.flat
 
     def scaled(self, factor: float) -> Schedule:
         return Product(self, Constant(factor))

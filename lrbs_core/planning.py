@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
 from lrbs_core.noise import noise_scale
@@ -70,6 +71,8 @@ def walk(policy: Policy, examples: int, epochs: float, partial: Partial) -> Iter
         yield Update(number, start, size, epoch, _checked(Setting(lr(epoch), batch_size, momentum(epoch)), epoch))
 
 
+# A plan is asked for again and again, and takes as long as its updates are many.
+@lru_cache(maxsize=256)
 def make_plan(policy: Policy, examples: int, epochs: float, partial: Partial) -> Plan:
     """Counts of the walk without its rates; the same arguments and errors as `walk`.
 

@@ -14,6 +14,7 @@ from lrbs_core.journal import printable, write_whole
 from lrbs_core.noise import GradientNoise, noise_text
 from lrbs_core.planning import Phase
 from lrbs_core.power import POWER, claim_power
+from lrbs_core.range_test import NOT_REACHED
 from lrbs_core.results import (
     RunRecord,
     accuracy_resolution,
@@ -251,18 +252,25 @@ def range_markdown(document: dict[str, Any]) -> str:
         *_table("ramp", "low", "high", "at its high"),
     ]
     for seed in document["seeds"]:
-        bounds = ("" if seed[name] is None else f"{seed[name]:.3g}" for name in ("low", "high"))
+        bounds = (
+            "" if seed[name] is None else f"{'' if seed[f'{name}_found'] else sign}{seed[name]:.3g}"
+            for name, sign in NOT_REACHED.items()
+        )
         lines.append(_line(f"seed {seed['seed']}", *bounds, seed["end"] or seed["reason"]))
     ends = (document["low"], document["high"])
     means = (
-        f"{end['mean']:.3g}" + ("" if end["low"] is None else f" ({end['low']:.2g} to {end['high']:.2g})")
-        for end in ends
+        ("" if document[f"{name}_found"] else sign)
+        + f"{end['mean']:.3g}"
+        + ("" if end["low"] is None else f" ({end['low']:.2g} to {end['high']:.2g})")
+        for (name, sign), end in zip(NOT_REACHED.items(), ends, strict=True)
     )
     lines.append(_line("geometric mean", *means, f"n = {ends[0]['n']}"))
     unreached = [name for name in ("low", "high") if not document[f"{name}_found"]]
     for name in unreached:
         lines += ["", f"A ramp did not reach its {name} bound, which is none then."]
-    return "\n".join([*lines, "", f"    {schedule_from_dict(document['policy']['lr'])!r}", ""])
+    if document["policy"] is not None:
+        lines += ["", f"    {schedule_from_dict(document['policy']['lr'])!r}"]
+    return "\n".join([*lines, ""])
 
 
 def _text(measured: dict[str, float | None], digits: int) -> str:

@@ -17,7 +17,7 @@ from rich.table import Table
 from lrbs_core.noise import measured_ends
 from lrbs_core.planning import micro_batch_limit, micro_batches
 from lrbs_core.policies import Policy
-from lrbs_core.range_test import Bounds, bounds_of
+from lrbs_core.range_test import NOT_REACHED, ROWS, Bounds, bounds_of
 from lrbs_core.schedules import Linear, Triangular, schedule_from_dict
 from lrbs_core.specs import MICRO_BATCH, RunSpec
 from lrbs_core.sweeping import Sweep
@@ -300,23 +300,32 @@ def range_document(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]]) -> 
     if not found:
         raise ValueError(f"no bounds for any seed: {seeds[0]['reason']}")
 
-    def over_seeds(values: Sequence[float]) -> dict[str, float | int | None]:
-        mean, low, high, n = mean_interval([math.log(value) for value in values])
-        ends = {"mean": math.exp(mean), "low": math.exp(low), "high": math.exp(high)}
-        return {name: None if math.isnan(value) else value for name, value in ends.items()} | {"n": n}
-
-    low, high = over_seeds([bounds.low for bounds in found]), over_seeds([bounds.high for bounds in found])
     _, batch_size, momentum = spec.policy(0.0)
     ends = {name: _tidy(spec.policy.lr(epoch)) for name, epoch in (("low", 0.0), ("high", spec.epochs))}
     ramp = ends | {"epochs": spec.epochs, "geometric": not isinstance(spec.policy.lr, Linear)}
-    lr = Triangular(float(f"{low['mean']:.1e}"), float(f"{high['mean']:.1e}"), stepsize=STEPSIZE)
+
+    def over_seeds(values: Sequence[float]) -> dict[str, float | int | None]:
+        mean, below, above, n = mean_interval([math.log(value) for value in values])
+        # A bound is known to a row of the ramp, so that no interval is less than that either way.
+        row = (
+            math.log(ramp["high"] / ramp["low"]) / ROWS
+            if ramp["geometric"]
+            else math.log1p((ramp["high"] - ramp["low"]) / ROWS / math.exp(mean))
+        )
+        half = max((above - below) / 2, row)
+        ends = {"mean": math.exp(mean), "low": math.exp(mean - half), "high": math.exp(mean + half)}
+        return {name: None if n < 2 and name != "mean" else value for name, value in ends.items()} | {"n": n}
+
+    low, high = over_seeds([bounds.low for bounds in found]), over_seeds([bounds.high for bounds in found])
+    both = all(bounds.low_found and bounds.high_found for bounds in found)
+    lr = Triangular(float(f"{low['mean']:.1e}"), float(f"{high['mean']:.1e}"), stepsize=STEPSIZE) if both else None
     return {
         "sweep": sweep.name, "model": spec.model, "dataset": spec.dataset, "batch_size": batch_size,
         "momentum": momentum, "judged_on": judged_on([spec.judged_by]), "validation": spec.validation, "ramp": ramp,
         "low": low, "high": high,
         "low_found": all(bounds.low_found for bounds in found),
         "high_found": all(bounds.high_found for bounds in found),
-        "seeds": seeds, "policy": Policy(lr, batch_size, momentum).to_dict(),
+        "seeds": seeds, "policy": None if lr is None else Policy(lr, batch_size, momentum).to_dict(),
     }  # fmt: skip
 
 
@@ -330,21 +339,30 @@ def print_range(document: dict[str, Any]) -> None:
     )
     table = _table("lr", "low", "high", "at its high")
     for seed in document["seeds"]:
-        bounds = ("-" if seed[name] is None else f"{seed[name]:.3g}" for name in ("low", "high"))
+        bounds = (
+            "-" if seed[name] is None else f"{'' if seed[f'{name}_found'] else sign}{seed[name]:.3g}"
+            for name, sign in NOT_REACHED.items()
+        )
         table.add_row(f"seed {seed['seed']}", *bounds, escape(seed["end"] or seed["reason"]))
     ends = (document["low"], document["high"])
-    table.add_row("mean", *(f"{end['mean']:.3g}" for end in ends), f"n = {ends[0]['n']}", style="bold")
+    means = (
+        f"{'' if document[f'{name}_found'] else sign}{document[name]['mean']:.3g}" for name, sign in NOT_REACHED.items()
+    )
+    table.add_row("mean", *means, f"n = {ends[0]['n']}", style="bold")
     if ends[0]["low"] is not None:
         table.add_row("95 % interval", *(f"{end['low']:.2g} - {end['high']:.2g}" for end in ends))
     console.print(table)
-    console.print("geometric mean over seeds; interval by Student's t on log lr; a ramp tells lr to within a row")
+    console.print(
+        "geometric mean over seeds; interval by Student's t on log lr, and a row of the ramp either way at least"
+    )
     console.print(JUDGED[document["judged_on"]], soft_wrap=True)
     if not document["low_found"]:
         hint = "" if document["ramp"]["geometric"] else ", or use --geometric"
         console.print(f"low is no bound: accuracy rises from the first rows on. Begin lower{hint}.")
     if not document["high_found"]:
         console.print("high is no bound: a seed still learns at the end of its ramp. End higher.")
-    console.print(f"\n{schedule_from_dict(document['policy']['lr'])!r}", soft_wrap=True, markup=False)
+    if document["policy"] is not None:
+        console.print(f"\n{schedule_from_dict(document['policy']['lr'])!r}", soft_wrap=True, markup=False)
 
 
 def print_search(document: dict[str, Any]) -> None:

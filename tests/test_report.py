@@ -201,7 +201,15 @@ def test_a_section_of_the_page_takes_the_place_of_its_older_self(tmp_path):
 
 def test_the_page_of_a_range_test_has_its_bounds_its_seeds_and_the_schedule():
     seeds = [
-        {"seed": 0, "low": 0.00123, "high": 0.4, "end": "falls", "reason": ""},
+        {
+            "seed": 0,
+            "low": 0.00123,
+            "high": 0.4,
+            "low_found": True,
+            "high_found": False,
+            "end": "still learns",
+            "reason": "",
+        },
         {"seed": 1, "low": None, "high": None, "end": None, "reason": "it never learns"},
     ]
     document = {
@@ -210,18 +218,20 @@ def test_the_page_of_a_range_test_has_its_bounds_its_seeds_and_the_schedule():
         "ramp": {"low": 0.001, "high": 3.0, "epochs": 4.0, "geometric": True}, "seeds": seeds,
         "low": {"mean": 0.00123, "low": 0.001, "high": 0.0015, "n": 2},
         "high": {"mean": 0.4, "low": None, "high": None, "n": 1},
-        "low_found": True, "high_found": False, "policy": Policy(Triangular(0.0012, 0.4, 4), 16, 0.9).to_dict(),
+        "low_found": True, "high_found": False, "policy": None,
     }  # fmt: skip
     page = range_markdown(document).splitlines()
     for line in (
         "## made-range-test: mlp",
-        "| seed 0 | 0.00123 | 0.4 | falls |",
+        "| seed 0 | 0.00123 | > 0.4 | still learns |",
         "| seed 1 |  |  | it never learns |",
-        "| geometric mean | 0.00123 (0.001 to 0.0015) | 0.4 | n = 2 |",
+        "| geometric mean | 0.00123 (0.001 to 0.0015) | > 0.4 | n = 2 |",
         "A ramp did not reach its high bound, which is none then.",
-        "    Triangular(low=0.0012, high=0.4, stepsize=4.0)",
     ):
         assert line in page
+    assert "Triangular" not in range_markdown(document)
+    reached = document | {"policy": Policy(Triangular(0.0012, 0.4, 4), 16, 0.9).to_dict(), "high_found": True}
+    assert "    Triangular(low=0.0012, high=0.4, stepsize=4.0)" in range_markdown(reached).splitlines()
     ramp = "lr from 0.001 to 3 by factors over 4 epochs, batch size 16, momentum 0.9; judged by "
     assert ramp + "validation data, set aside of the training set; test" in range_markdown(document)
     assert ramp + "TEST data, so that test numbers flatter" in range_markdown(document | {"judged_on": "test"})

@@ -13,7 +13,7 @@ DIGITS = {
     "dataset": "digits", "model": "convnet", "optimizer": "sgd", "weight_decay": 5e-4, "ghost_size": 8,
     "augmentation": "none", "normalization": "channel", "batch_size": 8, "momentum": 0.9,
 }  # fmt: skip
-RISE, PLATEAU, FALL = [10.0, 20.0, 40.0, 60.0], [80.0] * 12, [60.0, 30.0, 10.0, 10.0, 10.0]
+RISE, PLATEAU, FALL = [10.0, 20.0, 40.0, 60.0], [80.0] * 6, [60.0, 30.0, 10.0, 10.0, 10.0]
 
 
 def made_ramps(*curves):
@@ -31,8 +31,8 @@ def test_over_seeds_bounds_have_a_geometric_mean_and_a_seed_without_them_its_rea
     sweep, pairs = made_ramps(early, late, [10.0] * 50)
     document = tables.range_document(sweep, pairs)
     first, second, never = document["seeds"]
-    # Row 6 is the first above a tenth of the rise; of the fall, the last at 80 % is row 20.
-    assert [(seed["low"], seed["high"]) for seed in (first, second)] == [(0.12, 0.40), (0.22, 0.50)]
+    # Row 6 is the first above a tenth of the rise; before the fall, the last at 80 % is row 14.
+    assert [(seed["low"], seed["high"]) for seed in (first, second)] == [(0.12, 0.28), (0.22, 0.38)]
     assert (never["low"], never["high"]) == (None, None)
     assert "accuracy must rise" in never["reason"]
     for name in ("low", "high"):
@@ -41,10 +41,19 @@ def test_over_seeds_bounds_have_a_geometric_mean_and_a_seed_without_them_its_rea
         # Student's t at 97.5 % and 1 degree of freedom is 12.706; two values lie s/sqrt(2) = half their distance off.
         assert document[name]["high"] / document[name]["mean"] == pytest.approx((b / a) ** (12.7062 / 2), rel=1e-4)
         assert document[name]["n"] == 2
-    assert Policy.from_dict(document["policy"]) == Policy(Triangular(0.16, 0.45, stepsize=4), 8, 0.9)
+    assert Policy.from_dict(document["policy"]) == Policy(Triangular(0.16, 0.33, stepsize=4), 8, 0.9)
     assert json.loads(json.dumps(document)) == document
     with pytest.raises(ValueError, match="no bounds for any seed: accuracy must rise within the ramp"):
         tables.range_document(sweep, pairs[2:])
+
+
+def test_equal_seeds_have_an_interval_of_a_row_of_the_ramp_either_way():
+    curve = [10.0] * 4 + RISE + PLATEAU + FALL
+    document = tables.range_document(*made_ramps(curve, curve, curve))
+    assert document["low"]["mean"] == pytest.approx(0.12)
+    # Rows are 0.02 apart.
+    assert [document["low"][end] for end in ("low", "high")] == pytest.approx([0.12 * 0.12 / 0.14, 0.14])
+    assert document["high"]["high"] == pytest.approx(0.28 + 0.02)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +70,10 @@ def test_a_bound_that_is_none_is_said_to_be_none(curve, says, capsys):
     shown = capsys.readouterr().out
     assert says in shown
     assert shown.count("is no bound") == 1
-    assert f"\nTriangular(low={document['low']['mean']:.2g}, high=" in shown
+    # What is no bound is marked so, and nothing is there to paste.
+    assert ("< 0.04" in shown, "> 0.3" in shown) == (not document["low_found"], not document["high_found"])
+    assert document["policy"] is None
+    assert "Triangular" not in shown
 
 
 def test_a_phase_in_which_lr_moves_shows_both_its_ends(capsys):

@@ -79,7 +79,8 @@ def upper_deviation(values: Sequence[float], confidence: float = POWER, resoluti
 def new_pairs(differences: Sequence[float], margin: float, alpha: float = 0.05, resolution: float = 0.0) -> int | None:
     """How many new pairs, judged alone, tell equivalence from a difference of `margin`: `pairs_for_power`, once.
 
-    Planned from the `upper_deviation` of the differences so far, of which the mean plays no part. The number is for one
+    Planned from the `upper_deviation` of the differences so far, of which the mean plays no part; and no fewer than may
+    be called different where all are equal, 2^(1-n) <= alpha (`statistics.difference_p`). The number is for one
     study of new seeds. Judged together with the differences that it was planned from, or looked at again and again, the
     verdict is wrong oftener than alpha: two looks at 5 % each are wrong in up to 10 % of studies.
     None where fewer than two differences, equal ones without a `resolution`, no margin, or a NaN leave nothing to plan
@@ -90,7 +91,8 @@ def new_pairs(differences: Sequence[float], margin: float, alpha: float = 0.05, 
     """
     require(margin=margin, alpha=alpha)
     deviation = upper_deviation(differences, resolution=resolution)
-    return pairs_for_power(deviation, margin, alpha) if margin and deviation > 0 else None
+    pairs = pairs_for_power(deviation, margin, alpha) if margin and deviation > 0 else None
+    return None if pairs is None else max(pairs, 1 + math.ceil(-math.log2(alpha)))
 
 
 def pairs_for_power(deviation: float, margin: float, alpha: float = 0.05, power: float = POWER) -> int | None:

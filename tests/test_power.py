@@ -11,7 +11,7 @@ from statsmodels.stats.power import TTestPower
 from lrbs_core import power
 from lrbs_core.claims import Claim, verdict
 from lrbs_core.power import chance_within, claim_power, new_pairs, pairs_for_power, upper_deviation
-from lrbs_core.statistics import compare, mean_interval
+from lrbs_core.statistics import compare, difference_p, equivalence_p, judge, mean_interval
 
 
 def inside(low, high, mean, deviation, n, confidence, studies=40_000):
@@ -101,7 +101,9 @@ def test_new_pairs_are_planned_from_the_upper_deviation_alone_and_only_with_a_ma
     assert new_pairs([value + 7 for value in differences], 0.5) == new_pairs(differences, 0.5)
     assert new_pairs(differences, 0.0) is new_pairs([0.1], 0.5) is new_pairs([0.1, math.nan], 0.5) is None
     assert new_pairs([0.1, 0.1, 0.1], 0.5) is None
-    assert new_pairs([0.1, 0.1, 0.1], 0.5, resolution=0.25) == pairs_for_power(0.25, 0.5)
+    assert new_pairs([0.1, 0.1, 0.1], 0.5, resolution=0.5) == pairs_for_power(0.5, 0.5)
+    # Five that turn out equal are not called different (2^-4), six are; of three policies seven.
+    assert (new_pairs([0.1, 0.12, 0.11], 0.5), new_pairs([0.1, 0.12, 0.11], 0.5, alpha=0.05 / 3)) == (6, 7)
 
 
 STUDIES = 6000
@@ -149,6 +151,22 @@ def test_the_advice_once_followed_has_the_power_it_promises_at_the_level(
     for verdicts in (alone, alone[looked == ""]):  # of all studies, and of those that were left open
         assert np.mean(verdicts == right) >= 0.8
     assert stats.binomtest(int(np.sum(alone == wrong)), STUDIES, 0.05, alternative="greater").pvalue > 0.001
+
+
+@pytest.mark.parametrize("deviation", [0.1, 0.6])
+@pytest.mark.parametrize("truth", [0, 3])
+def test_the_advice_has_its_power_where_accuracies_are_counted_in_few_examples(deviation, truth):
+    rng, planned_for, right = np.random.default_rng(19), functools.cache(new_pairs), 0
+
+    def differences(n, chance):
+        runs = chance + rng.normal(0, deviation / math.sqrt(2), (2, n))
+        return ((runs[0] + truth).round() - runs[1].round()).tolist()
+
+    for chance in rng.uniform(300, 301, 400):
+        n = planned_for(tuple(sorted(differences(3, chance))), 3.0, resolution=1.0)
+        pairs = differences(n, chance)
+        right += judge(difference_p(pairs), equivalence_p(pairs, 3.0)) == ("different" if truth else "equivalent")
+    assert right / 400 >= 0.8
 
 
 def test_old_and_new_pairs_together_are_wrong_as_often_as_is_said(monkeypatch):

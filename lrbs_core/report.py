@@ -240,7 +240,7 @@ def markdown(document: dict[str, Any]) -> str:
 
 
 def range_markdown(document: dict[str, Any]) -> str:
-    """The bounds of a range test (`tables.range_document`) as a section of Markdown."""
+    """The bounds of a range test (`documents.range_document`) as a section of Markdown."""
     ramp = document["ramp"]
     lines = [
         f"## {_escaped(document['sweep'])}: {_escaped(document['model'])}",

@@ -2,107 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lrbs_core.documents import planned_claims, policies_of
 from lrbs_core.noise import measured_ends
 from lrbs_core.planning import micro_batch_limit, micro_batches
 from lrbs_core.policies import Policy
-from lrbs_core.range_test import NOT_REACHED, ROWS, Bounds, bounds_of
-from lrbs_core.schedules import Linear, Triangular, schedule_from_dict
-from lrbs_core.specs import MICRO_BATCH, RunSpec
+from lrbs_core.range_test import NOT_REACHED
+from lrbs_core.schedules import schedule_from_dict
+from lrbs_core.specs import MICRO_BATCH
 from lrbs_core.sweeping import Sweep
-from lrbs_core.twins import deviations, notes
-from lrbs_core.validation import JUDGED, judged_on
+from lrbs_core.twins import notes
+from lrbs_core.validation import JUDGED
 
-if TYPE_CHECKING:
-    from lrbs_core.results import RunRecord
+__all__ = ["print_discovery", "print_overview", "print_plan", "print_range", "print_search"]
 
-__all__ = [
-    "plan_document", "print_discovery", "print_overview", "print_plan", "print_range", "print_search", "range_document",
-]  # fmt: skip
-
-# Epochs of half a cycle: L. N. Smith (arXiv 1506.01186), section 3.2, recommends 2 to 10.
-STEPSIZE = 4.0
 # Trials of a search that are shown.
 BEST = 10
 # Columns of a table in a file or a pipe, at most.
 WIDEST = 1000
-
-
-def plan_document(sweep: Sweep) -> dict[str, Any]:
-    """`lrbs plan --json`. The plan of a label is worked out once for all its seeds.
-
-    `noise_scale_deviation` of a phase: the noise scale over that of the first policy, less 1, where the two are twins.
-    """
-    plans = {spec.label: spec.plan() for spec in _policies(sweep)}
-    baseline = sweep.runs[0]
-    off = {spec.label: deviations(spec, baseline) for spec in _policies(sweep)}
-    told = {spec.label: notes(spec, baseline) for spec in _policies(sweep)}
-    runs = [
-        {
-            "label": spec.label,
-            "seed": spec.seed,
-            "key": spec.key,
-            "epochs": spec.epochs,
-            "updates": plans[spec.label].updates,
-            "peak_batch_size": plans[spec.label].peak_batch_size,
-            "phases": [
-                {
-                    name: _tidy(value)
-                    for name, value in (dataclasses.asdict(phase) | {"noise_scale_deviation": deviation}).items()
-                }
-                for phase, deviation in zip(plans[spec.label].phases, off[spec.label], strict=True)
-            ],
-            "notes": told[spec.label],
-        }
-        for spec in sweep.runs
-    ]
-    return {
-        "sweep": sweep.name, "examples": baseline.train_examples,
-        "validation_examples": baseline.validation_examples, "baseline": baseline.label, "runs": runs,
-        "claims": _planned_claims(sweep),
-    }  # fmt: skip
-
-
-def _planned_claims(sweep: Sweep) -> list[dict[str, Any]]:
-    """Each claim, the seeds that it will have, and how often so many find it reproduced if the paper is right.
-
-    No power (null) at other settings than the paper's, where what is right there may be wrong.
-    """
-    from lrbs_core.power import claim_power
-
-    seeds: dict[str, set[int]] = {}
-    for spec in sweep.runs:
-        seeds.setdefault(spec.label, set()).add(spec.seed)
-    lines = []
-    for claim in sweep.claims:
-        n = len(seeds[claim.policy] & seeds[claim.versus or claim.policy])
-        power = math.nan if sweep.runs[0].overrides else claim_power(claim, n)
-        line = {"where": claim.where, "claim": claim.subject, "expected": claim.expected, "seeds": n}
-        lines.append(line | {"power": None if math.isnan(power) else round(power, 4)})
-    return lines
-
-
-def _tidy(value: Any) -> Any:
-    """12 digits of a float; JSON knows no NaN: a number that is missing is null."""
-    if isinstance(value, float):
-        return None if math.isnan(value) else float(f"{value:.12g}")
-    return value
-
-
-def _policies(sweep: Sweep) -> list[RunSpec]:
-    """The first run of each label."""
-    return list({spec.label: spec for spec in reversed(sweep.runs)}.values())[::-1]
 
 
 def print_plan(sweep: Sweep, speeds: dict[str, float], micro_batch: int | None) -> None:
@@ -118,7 +44,7 @@ def print_plan(sweep: Sweep, speeds: dict[str, float], micro_batch: int | None) 
         f"partial batches: {first.partial}{_small_version(dict(first.overrides))}",
         soft_wrap=True,
     )
-    for spec in _policies(sweep):
+    for spec in policies_of(sweep):
         plan, speed = spec.plan(), speeds.get(spec.model)
         limit = micro_batch_limit(micro_batch, MICRO_BATCH["cuda"], spec.ghost_size)
         raised = micro_batch is None and limit > MICRO_BATCH["cuda"]
@@ -158,7 +84,7 @@ def print_plan(sweep: Sweep, speeds: dict[str, float], micro_batch: int | None) 
         return
     for claim in sweep.claims:
         if claim.metric == "updates":
-            updates = {spec.label: spec.plan().updates for spec in _policies(sweep)} | {None: 0}
+            updates = {spec.label: spec.plan().updates for spec in policies_of(sweep)} | {None: 0}
             planned = updates[claim.policy] - updates[claim.versus]
             meets = "meets" if claim.holds(planned) else "does not meet"
             less = "" if claim.versus is None else f" less those of {escape(claim.versus)}"
@@ -166,7 +92,7 @@ def print_plan(sweep: Sweep, speeds: dict[str, float], micro_batch: int | None) 
                 f"{escape(claim.where)}: {planned:,} updates planned{less} {meets} {claim.expected}", soft_wrap=True
             )
     table = _table("where", "claim", "expected", "seeds", "power", left=2)
-    for claim, line in zip(sweep.claims, _planned_claims(sweep), strict=True):
+    for claim, line in zip(sweep.claims, planned_claims(sweep), strict=True):
         if claim.metric != "updates":
             told = map(escape, (line["where"], line["claim"], line["expected"]))
             table.add_row(*told, f"{line['seeds']}", _share(line["power"]))
@@ -278,55 +204,6 @@ def _print_comparisons(console: Console, document: dict[str, Any]) -> None:
             )
         console.print("\nMedian over seeds (Kaplan and Meier: a run that does not get there counts as taking longer)")
         console.print(table)
-
-
-def range_document(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]]) -> dict[str, Any]:
-    """`lrbs range-test --json`: bounds by geometric mean over seeds and its interval, and the policy they suggest.
-
-    Raises ValueError, with the first seed's reason, where no seed has bounds.
-    """
-    from lrbs_core.statistics import mean_interval
-
-    spec, seeds, found = sweep.runs[0], [], []
-    for run, record in pairs:
-        bounds, reason = None, ""
-        try:
-            bounds = bounds_of(record.rows, run.judged_by)
-            found.append(bounds)
-        except ValueError as error:
-            reason = str(error)
-        shown = dict.fromkeys(Bounds._fields) if bounds is None else bounds._asdict()
-        seeds.append({"seed": run.seed, "key": run.key, "status": record.status, **shown, "reason": reason})
-    if not found:
-        raise ValueError(f"no bounds for any seed: {seeds[0]['reason']}")
-
-    _, batch_size, momentum = spec.policy(0.0)
-    ends = {name: _tidy(spec.policy.lr(epoch)) for name, epoch in (("low", 0.0), ("high", spec.epochs))}
-    ramp = ends | {"epochs": spec.epochs, "geometric": not isinstance(spec.policy.lr, Linear)}
-
-    def over_seeds(values: Sequence[float]) -> dict[str, float | int | None]:
-        mean, below, above, n = mean_interval([math.log(value) for value in values])
-        # A bound is known to a row of the ramp, so that no interval is less than that either way.
-        row = (
-            math.log(ramp["high"] / ramp["low"]) / ROWS
-            if ramp["geometric"]
-            else math.log1p((ramp["high"] - ramp["low"]) / ROWS / math.exp(mean))
-        )
-        half = max((above - below) / 2, row)
-        ends = {"mean": math.exp(mean), "low": math.exp(mean - half), "high": math.exp(mean + half)}
-        return {name: None if n < 2 and name != "mean" else value for name, value in ends.items()} | {"n": n}
-
-    low, high = over_seeds([bounds.low for bounds in found]), over_seeds([bounds.high for bounds in found])
-    both = all(bounds.low_found and bounds.high_found for bounds in found)
-    lr = Triangular(float(f"{low['mean']:.1e}"), float(f"{high['mean']:.1e}"), stepsize=STEPSIZE) if both else None
-    return {
-        "sweep": sweep.name, "model": spec.model, "dataset": spec.dataset, "batch_size": batch_size,
-        "momentum": momentum, "judged_on": judged_on([spec.judged_by]), "validation": spec.validation, "ramp": ramp,
-        "low": low, "high": high,
-        "low_found": all(bounds.low_found for bounds in found),
-        "high_found": all(bounds.high_found for bounds in found),
-        "seeds": seeds, "policy": None if lr is None else Policy(lr, batch_size, momentum).to_dict(),
-    }  # fmt: skip
 
 
 def print_range(document: dict[str, Any]) -> None:

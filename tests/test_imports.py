@@ -24,7 +24,7 @@ GROUPS = {
     "ray": ("cluster discovery_ray search_ray", "altair mlflow typer"),
     "pandas": ("figures html power report results search_report statistics targets", "mlflow optuna ray torch typer"),
     # Where the groups meet: a command loads what it needs, so that `lrbs plan` and `lrbs --help` wait for none of it.
-    "edge": ("cli commands doctor progress tables", "altair mlflow optuna pandas ray scipy sklearn torch"),
+    "edge": ("cli commands documents doctor progress tables", "altair mlflow optuna pandas ray scipy sklearn torch"),
 }
 GROUP_OF = {name: group for group, (names, _) in GROUPS.items() for name in names.split()}
 FOLDER = Path(lrbs_core.__file__).parent

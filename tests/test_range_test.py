@@ -7,7 +7,7 @@ import pytest
 from made import MACHINE, made_row, made_run, made_spec
 from scipy.ndimage import median_filter
 
-from lrbs_core import Constant, Policy, RunSpec, range_test, tables
+from lrbs_core import Constant, Policy, RunSpec, documents, range_test
 from lrbs_core.journal import Reader, RunFolder
 from lrbs_core.range_test import find_bounds, is_lost, smoothed, until_lost
 from lrbs_core.sweeping import load, pending, run, run_serially
@@ -278,7 +278,7 @@ def test_on_the_digits_a_cycle_within_the_bounds_learns_and_an_lr_far_above_does
     sweep = range_test.sweep(None, DIGITS, 1e-4, 3.0, epochs=3, seeds=2, geometric=True)
     folders = [RunFolder.create(tmp_path, sweep.name, spec) for spec in sweep.runs]
     run_serially(folders, until_lost(by_machine))
-    found = tables.range_document(sweep, [(f.spec, Reader(f.journal_path).poll()) for f in folders])
+    found = documents.range_document(sweep, [(f.spec, Reader(f.journal_path).poll()) for f in folders])
     assert found["low_found"]
     assert found["high_found"]
 

@@ -18,10 +18,10 @@ from lrbs_core import Policy, sweeping
 from lrbs_core.cli import app
 from lrbs_core.data import to_device
 from lrbs_core.decoding import Arrays
+from lrbs_core.documents import plan_document
 from lrbs_core.planning import micro_batch_limit, micro_batches
 from lrbs_core.power import POWER
 from lrbs_core.specs import MICRO_BATCH, Machine
-from lrbs_core.tables import plan_document
 from lrbs_core.training import train
 
 ROOT = Path(__file__).parents[1]

@@ -5,7 +5,7 @@ import math
 import pytest
 from made import made_row, made_spec
 
-from lrbs_core import Claim, Linear, Policy, Stages, Triangular, range_test, tables
+from lrbs_core import Claim, Linear, Policy, Stages, Triangular, documents, range_test, tables
 from lrbs_core.store import Record
 from lrbs_core.sweeping import Sweep
 
@@ -29,7 +29,7 @@ def made_ramps(*curves):
 def test_over_seeds_bounds_have_a_geometric_mean_and_a_seed_without_them_its_reason():
     early, late = [10.0] * 4 + RISE + PLATEAU + FALL, [10.0] * 9 + RISE + PLATEAU + FALL
     sweep, pairs = made_ramps(early, late, [10.0] * 50)
-    document = tables.range_document(sweep, pairs)
+    document = documents.range_document(sweep, pairs)
     first, second, never = document["seeds"]
     # Row 6 is the first above a tenth of the rise; before the fall, the last at 80 % is row 14.
     assert [(seed["low"], seed["high"]) for seed in (first, second)] == [(0.12, 0.28), (0.22, 0.38)]
@@ -44,12 +44,12 @@ def test_over_seeds_bounds_have_a_geometric_mean_and_a_seed_without_them_its_rea
     assert Policy.from_dict(document["policy"]) == Policy(Triangular(0.16, 0.33, stepsize=4), 8, 0.9)
     assert json.loads(json.dumps(document)) == document
     with pytest.raises(ValueError, match="no bounds for any seed: accuracy must rise within the ramp"):
-        tables.range_document(sweep, pairs[2:])
+        documents.range_document(sweep, pairs[2:])
 
 
 def test_equal_seeds_have_an_interval_of_a_row_of_the_ramp_either_way():
     curve = [10.0] * 4 + RISE + PLATEAU + FALL
-    document = tables.range_document(*made_ramps(curve, curve, curve))
+    document = documents.range_document(*made_ramps(curve, curve, curve))
     assert document["low"]["mean"] == pytest.approx(0.12)
     # Rows are 0.02 apart.
     assert [document["low"][end] for end in ("low", "high")] == pytest.approx([0.12 * 0.12 / 0.14, 0.14])
@@ -64,7 +64,7 @@ def test_equal_seeds_have_an_interval_of_a_row_of_the_ramp_either_way():
     ],
 )
 def test_a_bound_that_is_none_is_said_to_be_none(curve, says, capsys):
-    document = tables.range_document(*made_ramps(curve))
+    document = documents.range_document(*made_ramps(curve))
     assert (document["low"]["low"], document["high"]["high"]) == (None, None)  # one seed has no interval
     tables.print_range(document)
     shown = capsys.readouterr().out

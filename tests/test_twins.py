@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import made_spec
 
-from lrbs_core import Policy, RunSpec, Steps, Triangular, tables
+from lrbs_core import Policy, RunSpec, Steps, Triangular, documents, tables
 from lrbs_core.schedules import Constant, Schedule
 from lrbs_core.sweeping import Sweep
 from lrbs_core.twins import deviations, notes
@@ -104,7 +104,7 @@ def test_a_noise_scale_is_told_of_sgd_alone(optimizer, has, capsys):
         dataclasses.replace(RUNS[label], optimizer=optimizer, **coefficient)
         for label in ("decaying lr", "increasing batch")
     )
-    document = tables.plan_document(Sweep("made", "", (), runs))
+    document = documents.plan_document(Sweep("made", "", (), runs))
     last = json.loads(json.dumps(document, allow_nan=False))["runs"][1]["phases"][-1]
     assert document["baseline"] == "decaying lr"
     assert last["noise_scale"] == (2.125 if has else None)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lrbs_core import sweeping, tables
+from lrbs_core import documents, sweeping, tables
 from lrbs_core.commands.options import (
     AsJson,
     Data,
@@ -48,7 +48,7 @@ def plan(
     """Updates, batch sizes, noise scale and hours of every run, before anything is spent."""
     sweep = load_sweep(sweep_file, scale, model, dataset, seeds, data_dir, validation)
     if as_json:
-        print(json.dumps(tables.plan_document(sweep), indent=1))
+        print(json.dumps(documents.plan_document(sweep), indent=1))
     else:
         speeds = sweeping.measured_speed(out, sweep.name)
         if examples_per_second is not None:

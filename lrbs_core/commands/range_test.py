@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lrbs_core import sweeping, tables
+from lrbs_core import documents, sweeping, tables
 from lrbs_core.commands.launching import run_missing, say_mixed
 from lrbs_core.commands.options import (
     AsJson,
@@ -98,7 +98,7 @@ def range_test(
         if sum(record.status in FINAL for _, record in pairs) < len(sweep.runs):
             return
         say_mixed(pairs)
-        document = tables.range_document(sweep, pairs)
+        document = documents.range_document(sweep, pairs)
         if as_json:
             print(json.dumps(document, indent=1))
         else:

@@ -93,6 +93,11 @@ def policies_of(sweep: Sweep) -> list[RunSpec]:
 def range_document(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]]) -> dict[str, Any]:
     """`lrbs range-test --json`: bounds by geometric mean over seeds and its interval, and the policy they suggest.
 
+    The interval is the wider one of Student's t of log lr over seeds, and a row of the ramp either way: all seeds have
+    the same rows, so that they may agree to less than what a ramp can tell. Alone, Student's t holds the truth in as
+    few as 14 of 100 simulated tests of 3 seeds, with the row in 93 or more. One seed has no interval, and neither has a
+    bound that a seed's ramp did not reach. A policy takes both bounds of every seed that has any.
+
     Raises ValueError, with the first seed's reason, where no seed has bounds.
     """
     from lrbs_core.statistics import mean_interval
@@ -114,26 +119,30 @@ def range_document(sweep: Sweep, pairs: Sequence[tuple[RunSpec, RunRecord]]) -> 
     ends = {name: _tidy(spec.policy.lr(epoch)) for name, epoch in (("low", 0.0), ("high", spec.epochs))}
     ramp = ends | {"epochs": spec.epochs, "geometric": not isinstance(spec.policy.lr, Linear)}
 
-    def over_seeds(values: Sequence[float]) -> dict[str, float | int | None]:
+    def over_seeds(values: Sequence[float], reached: bool) -> dict[str, float | int | None]:
         mean, below, above, n = mean_interval([math.log(value) for value in values])
-        # A bound is known to a row of the ramp, so that no interval is less than that either way.
         row = (
             math.log(ramp["high"] / ramp["low"]) / ROWS
             if ramp["geometric"]
             else math.log1p((ramp["high"] - ramp["low"]) / ROWS / math.exp(mean))
         )
         half = max((above - below) / 2, row)
-        ends = {"mean": math.exp(mean), "low": math.exp(mean - half), "high": math.exp(mean + half)}
-        return {name: None if n < 2 and name != "mean" else value for name, value in ends.items()} | {"n": n}
+        told = reached and n > 1
+        return {
+            "mean": math.exp(mean),
+            "low": math.exp(mean - half) if told else None,
+            "high": math.exp(mean + half) if told else None,
+            "n": n,
+        }
 
-    low, high = over_seeds([bounds.low for bounds in found]), over_seeds([bounds.high for bounds in found])
-    both = all(bounds.low_found and bounds.high_found for bounds in found)
+    low_found, high_found = (all(bounds.low_found for bounds in found), all(bounds.high_found for bounds in found))
+    low = over_seeds([bounds.low for bounds in found], low_found)
+    high = over_seeds([bounds.high for bounds in found], high_found)
+    both = low_found and high_found
     lr = Triangular(float(f"{low['mean']:.1e}"), float(f"{high['mean']:.1e}"), stepsize=STEPSIZE) if both else None
     return {
         "sweep": sweep.name, "model": spec.model, "dataset": spec.dataset, "batch_size": batch_size,
         "momentum": momentum, "judged_on": judged_on([spec.judged_by]), "validation": spec.validation, "ramp": ramp,
-        "low": low, "high": high,
-        "low_found": all(bounds.low_found for bounds in found),
-        "high_found": all(bounds.high_found for bounds in found),
-        "seeds": seeds, "policy": None if lr is None else Policy(lr, batch_size, momentum).to_dict(),
+        "low": low, "high": high, "low_found": low_found, "high_found": high_found, "seeds": seeds,
+        "policy": None if lr is None else Policy(lr, batch_size, momentum).to_dict(),
     }  # fmt: skip

@@ -14,7 +14,7 @@ from lrbs_core.journal import printable, write_whole
 from lrbs_core.noise import GradientNoise, noise_text
 from lrbs_core.planning import Phase
 from lrbs_core.power import POWER, claim_power
-from lrbs_core.range_test import NOT_REACHED
+from lrbs_core.range_test import ADVICE, NOT_REACHED
 from lrbs_core.results import (
     RunRecord,
     accuracy_resolution,
@@ -265,9 +265,9 @@ def range_markdown(document: dict[str, Any]) -> str:
         for (name, sign), end in zip(NOT_REACHED.items(), ends, strict=True)
     )
     lines.append(_line("geometric mean", *means, f"n = {ends[0]['n']}"))
-    unreached = [name for name in ("low", "high") if not document[f"{name}_found"]]
-    for name in unreached:
-        lines += ["", f"A ramp did not reach its {name} bound, which is none then."]
+    for name, advice in ADVICE.items():
+        if not document[f"{name}_found"]:
+            lines += ["", _escaped(advice)]
     if document["policy"] is not None:
         lines += ["", f"    {schedule_from_dict(document['policy']['lr'])!r}"]
     return "\n".join([*lines, ""])

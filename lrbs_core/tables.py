@@ -16,7 +16,7 @@ from lrbs_core.documents import planned_claims, policies_of
 from lrbs_core.noise import measured_ends
 from lrbs_core.planning import micro_batch_limit, micro_batches
 from lrbs_core.policies import Policy
-from lrbs_core.range_test import NOT_REACHED
+from lrbs_core.range_test import ADVICE, NOT_REACHED
 from lrbs_core.schedules import schedule_from_dict
 from lrbs_core.specs import MICRO_BATCH
 from lrbs_core.sweeping import Sweep
@@ -207,7 +207,7 @@ def _print_comparisons(console: Console, document: dict[str, Any]) -> None:
 
 
 def print_range(document: dict[str, Any]) -> None:
-    """The bounds of a range test, those of each seed, and the schedule to paste."""
+    """The bounds of a range test, those of each seed, and the schedule to paste, or else what to do for one."""
     console = _console()
     console.print(
         f"[bold]{escape(document['sweep'])}[/bold]: {document['model']}, {escape(document['dataset'])}, "
@@ -226,19 +226,20 @@ def print_range(document: dict[str, Any]) -> None:
         f"{'' if document[f'{name}_found'] else sign}{document[name]['mean']:.3g}" for name, sign in NOT_REACHED.items()
     )
     table.add_row("mean", *means, f"n = {ends[0]['n']}", style="bold")
-    if ends[0]["low"] is not None:
-        table.add_row("95 % interval", *(f"{end['low']:.2g} - {end['high']:.2g}" for end in ends))
+    if any(end["low"] is not None for end in ends):
+        shown = ("-" if end["low"] is None else f"{end['low']:.2g} - {end['high']:.2g}" for end in ends)
+        table.add_row("95 % interval", *shown)
     console.print(table)
     console.print(
         "geometric mean over seeds; interval by Student's t on log lr, and a row of the ramp either way at least"
     )
     console.print(JUDGED[document["judged_on"]], soft_wrap=True)
-    if not document["low_found"]:
-        hint = "" if document["ramp"]["geometric"] else ", or use --geometric"
-        console.print(f"low is no bound: accuracy rises from the first rows on. Begin lower{hint}.")
-    if not document["high_found"]:
-        console.print("high is no bound: a seed still learns at the end of its ramp. End higher.")
-    if document["policy"] is not None:
+    for name, advice in ADVICE.items():
+        if not document[f"{name}_found"]:
+            console.print(advice, soft_wrap=True)
+    if document["policy"] is None:
+        console.print("\nNo schedule to paste: it takes both bounds.")
+    else:
         console.print(f"\n{schedule_from_dict(document['policy']['lr'])!r}", soft_wrap=True, markup=False)
 
 

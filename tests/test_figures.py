@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -230,3 +231,13 @@ def test_a_range_tests_rules_stand_at_the_bounds_and_say_where_they_are_none(geo
     assert (points["encoding"]["x"]["scale"].get("type") == "log") == geometric
     bands = chart.to_dict()["datasets"][band["data"]["name"]]
     assert [(part["low"], part["high"]) for part in bands] == [(0.05, 0.07)]
+
+
+@pytest.mark.parametrize("none", ["low", "high"])
+def test_the_bounds_of_a_range_test_keep_their_colours_where_one_has_no_interval(none, ramps):
+    interval = {"mean": 0.06, "low": 0.05, "high": 0.07, "n": 2}
+    document = {"low": interval, "high": interval, "low_found": True, "high_found": True, "ramp": {"geometric": False}}
+    document |= {none: interval | {"low": None, "high": None}, f"{none}_found": False}
+    drawn = figures.svg(figures.range_chart(figures.range_numbers(ramps), document))
+    colours = {name: colour for colour, name in re.findall(r'fill="(#\w+)"[^>]*>(low|high)[^<]*</text>', drawn)}
+    assert colours == {"low": figures.COLOURS[2], "high": figures.COLOURS[1]}

@@ -226,7 +226,7 @@ def test_the_page_of_a_range_test_has_its_bounds_its_seeds_and_the_schedule():
         "| seed 0 | 0.00123 | > 0.4 | still learns |",
         "| seed 1 |  |  | it never learns |",
         "| geometric mean | 0.00123 (0.001 to 0.0015) | > 0.4 | n = 2 |",
-        "A ramp did not reach its high bound, which is none then.",
+        "high is no bound: a seed still learns at the end of its ramp. End higher.",
     ):
         assert line in page
     assert "Triangular" not in range_markdown(document)

@@ -31,8 +31,8 @@ def test_over_seeds_bounds_have_a_geometric_mean_and_a_seed_without_them_its_rea
     sweep, pairs = made_ramps(early, late, [10.0] * 50)
     document = documents.range_document(sweep, pairs)
     first, second, never = document["seeds"]
-    # Row 6 is the first above a tenth of the rise; before the fall, the last at 80 % is row 14.
-    assert [(seed["low"], seed["high"]) for seed in (first, second)] == [(0.12, 0.28), (0.22, 0.38)]
+    # Rows 5 and 10 are the last at 10 %, and rows 9 and 14 the first at 80 %.
+    assert [(seed["low"], seed["high"]) for seed in (first, second)] == [(0.1, 0.18), (0.2, 0.28)]
     assert (never["low"], never["high"]) == (None, None)
     assert "accuracy must rise" in never["reason"]
     for name in ("low", "high"):
@@ -41,7 +41,7 @@ def test_over_seeds_bounds_have_a_geometric_mean_and_a_seed_without_them_its_rea
         # Student's t at 97.5 % and 1 degree of freedom is 12.706; two values lie s/sqrt(2) = half their distance off.
         assert document[name]["high"] / document[name]["mean"] == pytest.approx((b / a) ** (12.7062 / 2), rel=1e-4)
         assert document[name]["n"] == 2
-    assert Policy.from_dict(document["policy"]) == Policy(Triangular(0.16, 0.33, stepsize=4), 8, 0.9)
+    assert Policy.from_dict(document["policy"]) == Policy(Triangular(0.14, 0.22, stepsize=4), 8, 0.9)
     assert json.loads(json.dumps(document)) == document
     with pytest.raises(ValueError, match="no bounds for any seed: accuracy must rise within the ramp"):
         documents.range_document(sweep, pairs[2:])
@@ -50,29 +50,34 @@ def test_over_seeds_bounds_have_a_geometric_mean_and_a_seed_without_them_its_rea
 def test_equal_seeds_have_an_interval_of_a_row_of_the_ramp_either_way():
     curve = [10.0] * 4 + RISE + PLATEAU + FALL
     document = documents.range_document(*made_ramps(curve, curve, curve))
-    assert document["low"]["mean"] == pytest.approx(0.12)
+    assert document["low"]["mean"] == pytest.approx(0.1)
     # Rows are 0.02 apart.
-    assert [document["low"][end] for end in ("low", "high")] == pytest.approx([0.12 * 0.12 / 0.14, 0.14])
-    assert document["high"]["high"] == pytest.approx(0.28 + 0.02)
+    assert [document["low"][end] for end in ("low", "high")] == pytest.approx([0.1 * 0.1 / 0.12, 0.12])
+    assert document["high"]["high"] == pytest.approx(0.18 + 0.02)
 
 
 @pytest.mark.parametrize(
     ("curve", "says"),
     [
-        ([10.0] * 5 + RISE + PLATEAU, "high is no bound: a seed still learns"),
-        (RISE + PLATEAU + FALL, "low is no bound: accuracy rises from the first rows on"),
+        ([10.0] * 5 + RISE + PLATEAU[:3], "high is no bound: a seed still learns at the end of its ramp. End higher."),
+        (RISE + PLATEAU + FALL, "low is no bound: accuracy rises from the first rows on. Begin lower"),
     ],
 )
 def test_a_bound_that_is_none_is_said_to_be_none(curve, says, capsys):
-    document = documents.range_document(*made_ramps(curve))
-    assert (document["low"]["low"], document["high"]["high"]) == (None, None)  # one seed has no interval
+    one = documents.range_document(*made_ramps(curve))
+    assert (one["low"]["low"], one["high"]["high"]) == (None, None)  # one seed has no interval
+    document = documents.range_document(*made_ramps(curve, curve))
+    for name in ("low", "high"):
+        assert (document[name]["low"] is None, document[name]["high"] is None) == (not document[f"{name}_found"],) * 2
     tables.print_range(document)
     shown = capsys.readouterr().out
     assert says in shown
     assert shown.count("is no bound") == 1
     # What is no bound is marked so, and nothing is there to paste.
-    assert ("< 0.04" in shown, "> 0.3" in shown) == (not document["low_found"], not document["high_found"])
+    assert ("< 0.04" in shown, "> 0.24" in shown) == (not document["low_found"], not document["high_found"])
     assert document["policy"] is None
+    assert "Triangular" not in shown
+    assert shown.endswith("No schedule to paste: it takes both bounds.\n")
     assert "Triangular" not in shown
 
 

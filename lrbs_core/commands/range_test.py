@@ -118,7 +118,10 @@ def range_test(
             from lrbs_core import store, tracking
 
             texts = {"range_test.json": json.dumps(document, indent=1), "range_test.svg": figures.svg(chart)}
-            tags = {f"lrbs.range_{name}": f"{document[name]['mean']:.4g}" for name in ("low", "high")}
+            tags = {
+                f"lrbs.range_{name}": f"{'' if document[f'{name}_found'] else sign}{document[name]['mean']:.4g}"
+                for name, sign in ramps.NOT_REACHED.items()
+            }
             tags |= {f"lrbs.range_{name}": f"{document[name]}" for name in ("judged_on", "validation")}
             keys = [spec.key for spec in sweep.runs]
             tracking.tell_parents(store.connect(tracking_uri), sweep.name, keys, tags, texts)

@@ -35,7 +35,9 @@ def range_chart(numbers: pd.DataFrame, document: dict[str, Any]) -> alt.LayerCha
         {"bound": f"{name}{'' if document[f'{name}_found'] else sign} {document[name]['mean']:.2g}"} | document[name]
         for name, sign in (("low", " <"), ("high", " >"))
     ])  # fmt: skip
-    colour = alt.Color("bound:N", scale=alt.Scale(range=COLOURS[2:0:-1]), sort=None, legend=None)
+    # A bound without an interval has no band, but the colours of both stay.
+    scale = alt.Scale(domain=bounds["bound"].tolist(), range=COLOURS[2:0:-1])
+    colour = alt.Color("bound:N", scale=scale, legend=None)
     bands = alt.Chart(bounds.dropna()).mark_rect(opacity=0.15, clip=True).encode(x="low:Q", x2="high:Q", color=colour)
     rules = alt.Chart(bounds).mark_rule(strokeWidth=2).encode(x="mean:Q", color=colour)
     names = rules.mark_text(y=-8, fontWeight="bold").encode(text="bound:N")

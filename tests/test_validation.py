@@ -358,14 +358,14 @@ def test_a_discovery_ranks_by_validation_data_where_there_are_any(tmp_path, vali
 
 def test_a_range_tests_bounds_and_its_early_end_are_by_the_accuracy_it_is_judged_by(tmp_path):
     test, judged = (
-        [10.0] * 5 + [25.0 + 1.5 * n for n in range(33)],
+        [10.0] * 5 + [12.0 + 2 * n for n in range(33)],
         [10.0] * 20 + [40.0, 60, 80, 80, 80, 80, 80] + [10.0] * 11,
     )
     rows = [
         made_row(n, accuracy) | {"lr": n / 100, "train_loss": 1.0, "test_loss": 1.0, "validation_accuracy": other}
         for n, (accuracy, other) in enumerate(zip(test, judged, strict=True), start=1)
     ]
-    assert bounds_of(rows, "test_accuracy").low < 0.1 < 0.2 < bounds_of(rows, "validation_accuracy").low
+    assert bounds_of(rows, "test_accuracy").low < 0.1 < 0.15 < bounds_of(rows, "validation_accuracy").low
     assert not bounds_of(rows, "test_accuracy").high_found
 
     def ramp(*_):
